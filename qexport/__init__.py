@@ -1,0 +1,1 @@
+"""qexport: networks trained with soft quantizers become verified integer inference."""

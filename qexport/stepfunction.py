@@ -1,0 +1,158 @@
+"""What every soft quantizer freezes to: sorted thresholds and the values between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qexport.errors import FreezeError
+
+MAX_LEVEL = 127
+"""Largest magnitude of a level: levels are stored and multiplied as int8."""
+
+LEVEL_TOLERANCE = 4e-7
+"""How far a float32 value may lie from scale * level, relative to the largest value: about three float32 roundings."""
+
+
+def recover_levels(
+    values: NDArray[np.float32], max_level: int = MAX_LEVEL
+) -> tuple[NDArray[np.int32], Fraction] | None:
+    """Find the smallest integers `levels` and a scale with `values == scale * levels` up to float32 rounding.
+
+    Args:
+        values: float32 [n], any order, finite.
+        max_level: largest magnitude a level may have.
+
+    Returns:
+        (levels int32 [n], scale > 0 as an exact rational), or None where no such integers exist.
+        The scale is the float32 ratio that reproduces most of `values` exactly when multiplied in float32.
+    """
+    exact = np.asarray(values, np.float64)
+    peak = float(np.max(np.abs(exact), initial=0.0))
+    if peak == 0.0:
+        return np.zeros(exact.shape, np.int32), Fraction(1)
+    for largest in range(1, max_level + 1):
+        ratios = exact * (largest / peak)
+        levels = np.rint(ratios)
+        if np.all(np.abs(ratios - levels) <= LEVEL_TOLERANCE * largest):
+            return levels.astype(np.int32), _best_scale(exact, levels)
+    return None
+
+
+def _best_scale(values: NDArray[np.float64], levels: NDArray[np.float64]) -> Fraction:
+    """The candidate value/level that reproduces most values bit for bit as float32(scale * level)."""
+    used = levels != 0
+    unique = np.unique(np.stack([values[used], levels[used]]), axis=1)
+    candidates = [Fraction(float(v)) / int(k) for v, k in unique.T]
+    target = values.astype(np.float32)
+    return max(candidates, key=lambda s: int(np.sum(np.float32(float(s) * levels) == target)))
+
+
+@dataclass(frozen=True)
+class StepFunction:
+    """A scalar, monotone, piecewise constant function float32 -> float32 (docs/arithmetic.md, eq. 1).
+
+    code(x) = #{i : x >= thresholds[i]};  value(x) = values[code(x)], which is scale * levels[code(x)] + offset
+    up to the float32 rounding of the original quantizer.
+
+    Attributes:
+        thresholds: float32 [n], strictly ascending; thresholds[i] is the smallest float32 of step i + 1.
+        values: float32 [n + 1], the exact outputs of the original quantizer, strictly monotone.
+        levels: int32 [n + 1], the integer each code stands for.
+        scale: exact positive rational.
+        offset: exact rational, 0 for nearly every scheme.
+    """
+
+    thresholds: NDArray[np.float32]
+    values: NDArray[np.float32]
+    levels: NDArray[np.int32]
+    scale: Fraction
+    offset: Fraction = Fraction(0)
+
+    @classmethod
+    def from_values(cls, thresholds: NDArray[np.float32], values: NDArray[np.float32], name: str = "") -> StepFunction:
+        """Build from thresholds [n] and output values [n + 1]; levels, scale and offset are recovered.
+
+        Raises:
+            FreezeError: shapes do not fit, the thresholds are not strictly ascending, or the values
+                are no small integers times a scale (plus an offset).
+        """
+        thresholds = np.ascontiguousarray(thresholds, np.float32)
+        values = np.ascontiguousarray(values, np.float32)
+        if thresholds.ndim != 1 or values.shape != (thresholds.size + 1,):
+            raise FreezeError(
+                "thresholds and values do not fit together",
+                where=name or None,
+                got=f"{thresholds.shape} thresholds, {values.shape} values",
+                expected="n thresholds and n + 1 values",
+            )
+        if np.any(thresholds[1:] <= thresholds[:-1]) or np.isnan(thresholds).any() or not np.isfinite(values).all():
+            raise FreezeError(
+                "thresholds must be strictly ascending and values finite",
+                where=name or None,
+                got=f"thresholds {thresholds.tolist()[:8]}, values {values.tolist()[:8]}",
+            )
+        found = recover_levels(values)
+        if found is not None:
+            return cls(thresholds, values, found[0], found[1])
+        shifted = recover_levels((values.astype(np.float64) - float(values[0])).astype(np.float32))
+        if shifted is not None:
+            return cls(thresholds, values, shifted[0], shifted[1], Fraction(float(values[0])))
+        raise FreezeError(
+            "the quantizer's output values are no small integers times a scale",
+            where=name or None,
+            got=f"values {values.tolist()[:16]}",
+            expected=f"scale * integer, integers of magnitude at most {MAX_LEVEL}",
+            remedy="use a quantizer whose levels have a common step",
+        )
+
+    @classmethod
+    def uniform(cls, scale: Fraction, n_steps: int) -> StepFunction:
+        """Unsigned uniform quantizer: code = clip(round_half_up(x / scale), 0, n_steps), value = code * scale.
+
+        Used for activations that training left float; thresholds are (i + 1/2) * scale rounded up to float32.
+        """
+        exact = [scale * (2 * i + 1) / 2 for i in range(n_steps)]
+        thresholds = np.array([float32_at_least(t) for t in exact], np.float32)
+        levels = np.arange(n_steps + 1, dtype=np.int32)
+        values = (levels * float(scale)).astype(np.float32)
+        return cls(thresholds, values, levels, scale)
+
+    @property
+    def n_steps(self) -> int:
+        return int(self.thresholds.size)
+
+    @property
+    def bits(self) -> int:
+        """Bits a code needs: ceil(log2(n + 1)), at least 1."""
+        return max(1, int(self.n_steps).bit_length())
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether levels are equally spaced and thresholds sit at their mid-points or any other equal spacing."""
+        if self.n_steps < 2:
+            return True
+        gaps = np.diff(self.levels)
+        spacing = np.diff(self.thresholds.astype(np.float64))
+        return bool(np.all(gaps == gaps[0]) and np.ptp(spacing) <= 1e-5 * np.abs(self.thresholds).max())
+
+    def codes(self, x: NDArray[np.floating]) -> NDArray[np.int64]:
+        """code(x) for an array of any shape; NaN is not allowed."""
+        return np.searchsorted(self.thresholds.astype(np.float64), np.asarray(x, np.float64), side="right")
+
+    def __call__(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
+        """value(x), bit for bit what the original quantizer returns in eval mode."""
+        return self.values[self.codes(x)]
+
+
+def float32_at_least(exact: Fraction) -> np.float32:
+    """The smallest float32 that is >= `exact`."""
+    near = np.float32(float(exact))
+    while Fraction(float(near)) < exact:
+        near = np.nextafter(near, np.float32(np.inf))
+    while Fraction(float(np.nextafter(near, np.float32(-np.inf)))) >= exact:
+        near = np.nextafter(near, np.float32(-np.inf))
+    return near

@@ -1,0 +1,62 @@
+"""Weights of convolutions and linear layers, real or quantized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A weight tensor [O, I/groups, ...].
+
+    Attributes:
+        array: float64 real weights, or int32 levels.
+        scale: for levels in a real graph: exact scale per output channel, length O. None for float
+            weights and in integer graphs, where the scale has moved into thresholds and multipliers.
+        input_unit: the real value one integer step of each input channel stands for, length I/groups, when
+            the levels were chosen for an input whose channels differ in unit; None when they do not.
+        level_set: the levels the training scheme allows, ascending; None where any integer of the
+            width may occur (float layers quantized by qexport).
+        edge_bits: width that was asked for when qexport quantized a float layer, 0 for trained low-bit weights.
+    """
+
+    array: NDArray
+    scale: tuple[Fraction, ...] | None = None
+    input_unit: tuple[Fraction, ...] | None = None
+    level_set: tuple[int, ...] | None = None
+    edge_bits: int = 0
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.array.dtype.kind == "i"
+
+    @property
+    def bits(self) -> int:
+        """Bits one stored weight needs: of a code for a known level set, else of the widest level."""
+        if not self.is_quantized:
+            return 64
+        if self.level_set is not None:
+            return max(1, (len(self.level_set) - 1).bit_length())
+        peak = int(np.abs(self.array).max(initial=0))
+        return 1 + max(1, peak.bit_length())
+
+    def real(self) -> NDArray[np.float64]:
+        """The real value of every weight, [O, I/groups, ...]."""
+        if not self.is_quantized:
+            return self.array
+        if self.scale is None:
+            return self.array.astype(np.float64)
+        trailing = (1,) * (self.array.ndim - 1)
+        values = self.array * np.array([float(s) for s in self.scale]).reshape(-1, *trailing)
+        if self.input_unit is not None:
+            unit = np.array([float(u) for u in self.input_unit])
+            values = values / unit.reshape(1, -1, *trailing[1:])
+        return values
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.array.shape))
+        return f"{f'int{self.bits}' if self.is_quantized else 'float'}[{shape}]"

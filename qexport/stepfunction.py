@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from qexport.errors import FreezeError
 
 MAX_LEVEL = 127
-"""Largest magnitude of a level: levels are stored and multiplied as int8."""
+"""Largest level of a weight or a signed activation: levels are stored and multiplied as int8."""
+
+MIN_LEVEL = -128
+"""Smallest level, that of int8."""
+
+MAX_UNSIGNED_LEVEL = 255
+"""Largest level of an activation without negative levels: it is stored and multiplied as uint8."""
 
 LEVEL_TOLERANCE = 4e-7
 """How far a float32 value may lie from scale * level, relative to the largest value: about three float32 roundings."""
@@ -42,11 +48,18 @@ def recover_levels(
     return None
 
 
+def _fit_a_byte(levels: NDArray[np.int32]) -> bool:
+    smallest, largest = int(levels.min()), int(levels.max())
+    return MIN_LEVEL <= smallest and largest <= (MAX_LEVEL if smallest < 0 else MAX_UNSIGNED_LEVEL)
+
+
 def _best_scale(values: NDArray[np.float64], levels: NDArray[np.float64]) -> Fraction:
     """The candidate value/level that reproduces most values bit for bit as float32(scale * level)."""
     used = levels != 0
-    unique = np.unique(np.stack([values[used], levels[used]]), axis=1)
-    candidates = [Fraction(float(v)) / int(k) for v, k in unique.T]
+    unique = np.unique(np.stack([np.abs(levels[used]), np.abs(values[used])]), axis=1)
+    # Descending: max keeps the first of equals, and the largest level has the smallest relative rounding (1/3, not
+    # float32(1/3), from the values 1/3 and 1).
+    candidates = [Fraction(float(v)) / int(k) for k, v in unique.T[::-1]]
     target = values.astype(np.float32)
     return max(candidates, key=lambda s: int(np.sum(np.float32(float(s) * levels) == target)))
 
@@ -78,7 +91,7 @@ class StepFunction:
 
         Raises:
             FreezeError: shapes do not fit, the thresholds are not strictly ascending, or the values
-                are no small integers times a scale (plus an offset).
+                are no integers of int8 or uint8 times a scale (plus an offset).
         """
         thresholds = np.ascontiguousarray(thresholds, np.float32)
         values = np.ascontiguousarray(values, np.float32)
@@ -95,29 +108,29 @@ class StepFunction:
                 where=name or None,
                 got=f"thresholds {thresholds.tolist()[:8]}, values {values.tolist()[:8]}",
             )
-        found = recover_levels(values)
-        if found is not None:
-            return cls(thresholds, values, found[0], found[1])
-        shifted = recover_levels((values.astype(np.float64) - float(values[0])).astype(np.float32))
-        if shifted is not None:
-            return cls(thresholds, values, shifted[0], shifted[1], Fraction(float(values[0])))
+        # The smallest value as offset makes the shifted levels unsigned, also where the function descends.
+        for offset in (np.float32(0), values.min()):
+            shifted = (values.astype(np.float64) - float(offset)).astype(np.float32)
+            found = recover_levels(shifted, MAX_UNSIGNED_LEVEL)
+            if found is not None and _fit_a_byte(found[0]):
+                return cls(thresholds, values, found[0], found[1], Fraction(float(offset)))
         raise FreezeError(
             "the quantizer's output values are no small integers times a scale",
             where=name or None,
             got=f"values {values.tolist()[:16]}",
-            expected=f"scale * integer, integers of magnitude at most {MAX_LEVEL}",
+            expected=f"scale * integer, integers of {MIN_LEVEL}..{MAX_LEVEL} or 0..{MAX_UNSIGNED_LEVEL}",
             remedy="use a quantizer whose levels have a common step",
         )
 
     @classmethod
-    def uniform(cls, scale: Fraction, n_steps: int) -> StepFunction:
-        """Unsigned uniform quantizer: code = clip(round_half_up(x / scale), 0, n_steps), value = code * scale.
+    def uniform(cls, scale: Fraction, first_level: int, last_level: int) -> StepFunction:
+        """Uniform quantizer: level = clip(round_half_up(x / scale), first_level, last_level), value = level * scale.
 
-        Used for activations that training left float; thresholds are (i + 1/2) * scale rounded up to float32.
+        Used for activations that training left float; thresholds are (level - 1/2) * scale rounded up to float32.
         """
-        exact = [scale * (2 * i + 1) / 2 for i in range(n_steps)]
+        levels = np.arange(first_level, last_level + 1, dtype=np.int32)
+        exact = [scale * (2 * int(level) - 1) / 2 for level in levels[1:]]
         thresholds = np.array([float32_at_least(t) for t in exact], np.float32)
-        levels = np.arange(n_steps + 1, dtype=np.int32)
         values = (levels * float(scale)).astype(np.float32)
         return cls(thresholds, values, levels, scale)
 

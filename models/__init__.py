@@ -1,0 +1,1 @@
+"""Networks and soft quantizers written from the papers' formulas."""

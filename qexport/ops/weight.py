@@ -17,8 +17,8 @@ class Weight:
         array: float64 real weights, or int32 levels.
         scale: for levels in a real graph: exact scale per output channel, length O. None for float
             weights and in integer graphs, where the scale has moved into thresholds and multipliers.
-        input_unit: the real value one integer step of each input channel stands for, length I/groups, when
-            the levels were chosen for an input whose channels differ in unit; None when they do not.
+        input_unit: the real value one integer step of each input channel stands for, length I, where the levels
+            were fitted to integer inputs (float layers); None where all channels of the input share one unit.
         level_set: the levels the training scheme allows, ascending; None where any integer of the
             width may occur (float layers quantized by qexport).
         edge_bits: width that was asked for when qexport quantized a float layer, 0 for trained low-bit weights.
@@ -52,11 +52,18 @@ class Weight:
             return self.array.astype(np.float64)
         trailing = (1,) * (self.array.ndim - 1)
         values = self.array * np.array([float(s) for s in self.scale]).reshape(-1, *trailing)
-        if self.input_unit is not None:
-            unit = np.array([float(u) for u in self.input_unit])
-            values = values / unit.reshape(1, -1, *trailing[1:])
-        return values
+        if self.input_unit is None:
+            return values
+        unit = np.array([float(u) for u in self.input_unit])
+        return values / spread_over_groups(unit, self.array)
 
     def __str__(self) -> str:
         shape = "x".join(map(str, self.array.shape))
         return f"{f'int{self.bits}' if self.is_quantized else 'float'}[{shape}]"
+
+
+def spread_over_groups(per_input: NDArray, weight: NDArray) -> NDArray:
+    """A quantity per input channel [I] laid out beside grouped weights [O, I/groups, ...]: [O, I/groups, 1, ...]."""
+    o, per_group = weight.shape[:2]
+    table = per_input.reshape(-1, per_group)  # [groups, I/groups]
+    return np.repeat(table, o // len(table), axis=0).reshape(o, per_group, *(1,) * (weight.ndim - 2))

@@ -1,0 +1,118 @@
+"""Shared state of lowering, and how a pending tensor is settled as fixed point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+from qexport.errors import UnsupportedOperatorError
+from qexport.ir import Graph
+from qexport.ir.types import INT32_MAX, INT32_MIN
+from qexport.ops import Affine, Clip, Op, PRelu
+from qexport.passes.fixedpoint import fit_rescale, step_for
+from qexport.passes.folding import Fold
+from qexport.passes.pending import Pending, rationals
+from qexport.passes.streams import WIDE_BITS, Stream
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """A real tensor carried as integers of one step: |real - integer * step| <= error, saturation aside."""
+
+    tensor: str
+    step: Fraction
+    error: float
+    bits: int
+
+
+@dataclass(eq=False)
+class Carrier:
+    """State of one lowering.
+
+    Attributes:
+        real: quantized real graph.
+        out: integer graph under construction.
+        streams: format of every Add.
+        states: real tensor -> what its integers owe.
+        folds: folded quantizers by name.
+        fixed_points: real tensor -> its fixed-point form, where it has one.
+    """
+
+    real: Graph
+    out: Graph
+    streams: dict[str, Stream]
+    states: dict[str, Pending] = field(default_factory=dict)
+    folds: dict[str, Fold] = field(default_factory=dict)
+    fixed_points: dict[str, FixedPoint] = field(default_factory=dict)
+    _settled: dict[tuple[str, Fraction, int], Pending] = field(default_factory=dict)
+
+    def own_step(self, name: str, headroom: int = 0) -> Fraction:
+        """Step for a real tensor that shares it with none, from its proven range, `headroom` bits below 31."""
+        return step_for(self.real.types[name].max_abs, WIDE_BITS - headroom)
+
+    @staticmethod
+    def limits(bits: int) -> tuple[int, int]:
+        """Saturation of a stream of that width."""
+        return (INT32_MIN, INT32_MAX) if bits == 32 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+    def fixed(self, name: str, step: Fraction, bits: int = 32) -> Pending:
+        """The real tensor `name` as integers of one step, chain applied; made once per step."""
+        key = (name, step, bits)
+        if key not in self._settled:
+            settled = self.settle(self.states[name], name, step, bits)
+            self._settled[key] = settled
+            self.fixed_points[name] = FixedPoint(settled.tensor, step, settled.error, bits)
+        return self._settled[key]
+
+    def settle(self, state: Pending, name: str, step: Fraction, bits: int = 32) -> Pending:
+        """Apply what a pending tensor owes: rescale to `step`, then its clips; an affine in the chain starts again.
+
+        Raises:
+            UnsupportedOperatorError: a PReLU whose result is not quantized next.
+        """
+        split = next((i for i, op in enumerate(state.chain) if isinstance(op, Affine)), len(state.chain))
+        clips, rest = state.chain[:split], state.chain[split:]
+        if any(isinstance(op, PRelu) for op in clips):
+            raise UnsupportedOperatorError(
+                "unsupported: a PReLU whose output no quantizer reads", where=name, remedy="put a quantizer behind it"
+            )
+        first = step if not rest else self._inner_step(state, rest, step)
+        x = self._rescaled(replace(state, chain=()), name, first, bits if not rest else 32)
+        for op in clips:
+            x = self._clipped(x, op, name, first)
+        if not rest:
+            return x
+        for op in rest:
+            x = x.then_affine(op) if isinstance(op, Affine) else x.then(op)
+        return self.settle(x, name, step, bits)
+
+    def _inner_step(self, state: Pending, rest: tuple[Op, ...], step: Fraction) -> Fraction:
+        """Step before an affine in the chain: as fine as 30 bits of the proven range of that point allow."""
+        x = self.out.types[state.tensor]
+        reach = max(
+            max(abs(g * int(lo) + b), abs(g * int(hi) + b))
+            for g, b, lo, hi in zip(state.gain, state.bias, x.lo, x.hi, strict=True)
+        )
+        return step_for(float(reach), WIDE_BITS)
+
+    def _rescaled(self, state: Pending, name: str, step: Fraction, bits: int) -> Pending:
+        x = self.out.types[state.tensor]
+        lo, hi = self.limits(bits)
+        fits = x.lo.min() >= lo and x.hi.max() <= hi
+        if state.uniform_gain == step and not any(state.bias) and fits:
+            return state
+        steps = rationals([step], x.channels)
+        op, error = fit_rescale(state, x, steps, lo=lo, hi=hi)
+        tensor = self.out.add(self.out.unique(f"{name}.fixed"), op, state.tensor)
+        return Pending(tensor, steps, steps * 0, (), state.error + error * float(step))
+
+    def _clipped(self, state: Pending, op: Op, name: str, step: Fraction) -> Pending:
+        """An integer clip; a bound that is no multiple of the step is rounded and the error stated."""
+        assert isinstance(op, Clip)
+        bounds = [None if v is None else round(Fraction(v) / step) for v in (op.lo, op.hi)]
+        exact = all(v is None or Fraction(v) / step == n for v, n in zip((op.lo, op.hi), bounds, strict=True))
+        x = self.out.types[state.tensor]
+        if (bounds[0] is None or x.lo.min() >= bounds[0]) and (bounds[1] is None or x.hi.max() <= bounds[1]):
+            return state
+        tensor = self.out.add(self.out.unique(f"{name}.clipped"), Clip(*bounds), state.tensor)
+        return replace(state, tensor=tensor, error=max(state.error, 0.0 if exact else state.error + float(step) / 2))

@@ -50,7 +50,7 @@ def recover_levels(
 
 def _fit_a_byte(levels: NDArray[np.int32]) -> bool:
     smallest, largest = int(levels.min()), int(levels.max())
-    return MIN_LEVEL <= smallest and largest <= (MAX_LEVEL if smallest < 0 else MAX_UNSIGNED_LEVEL)
+    return smallest >= MIN_LEVEL and largest <= (MAX_LEVEL if smallest < 0 else MAX_UNSIGNED_LEVEL)
 
 
 def _best_scale(values: NDArray[np.float64], levels: NDArray[np.float64]) -> Fraction:
@@ -90,8 +90,8 @@ class StepFunction:
         """Build from thresholds [n] and output values [n + 1]; levels, scale and offset are recovered.
 
         Raises:
-            FreezeError: shapes do not fit, the thresholds are not strictly ascending, or the values
-                are no integers of int8 or uint8 times a scale (plus an offset).
+            FreezeError: shapes do not fit, the thresholds are not strictly ascending, the values are not strictly
+                monotone, or they are no integers of int8 or uint8 times a scale (plus an offset).
         """
         thresholds = np.ascontiguousarray(thresholds, np.float32)
         values = np.ascontiguousarray(values, np.float32)
@@ -107,6 +107,13 @@ class StepFunction:
                 "thresholds must be strictly ascending and values finite",
                 where=name or None,
                 got=f"thresholds {thresholds.tolist()[:8]}, values {values.tolist()[:8]}",
+            )
+        rises = np.diff(values.astype(np.float64))
+        if not (np.all(rises > 0) or np.all(rises < 0)):
+            raise FreezeError(
+                "the values of a step function must all rise or all fall",
+                where=name or None,
+                got=f"values {values.tolist()[:16]}",
             )
         # The smallest value as offset makes the shifted levels unsigned, also where the function descends.
         for offset in (np.float32(0), values.min()):

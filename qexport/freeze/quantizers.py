@@ -2,46 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from qexport.errors import FreezeError, OptionError
+from qexport.errors import FreezeError
 from qexport.models.quantizers.base import SoftQuantizer
-
-
-def resolve_quantizer(spec: str) -> type[nn.Module]:
-    """The class that `--quantizer package.module.Class` names.
-
-    Raises:
-        OptionError: the module cannot be imported, has no such name, or the name is no class of nn.Module.
-    """
-    module_name, _, class_name = spec.replace(":", ".").rpartition(".")
-    wanted = {"where": f"--quantizer {spec}", "expected": "package.module.Class, a class derived from torch.nn.Module"}
-    if not module_name or not class_name:
-        raise OptionError("this names no class", **wanted, remedy="write the module before the class, with a dot")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the module is the user's code and may raise anything
-        raise OptionError(
-            f"the module {module_name!r} cannot be imported",
-            got=f"{type(error).__name__}: {error}",
-            remedy="install it, or put its directory into PYTHONPATH",
-            **wanted,
-        ) from error
-    found = getattr(module, class_name, None)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        names = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, nn.Module)]
-        raise OptionError(
-            f"{module_name!r} has no quantizer class {class_name!r}",
-            got="nothing of that name" if found is None else f"a {type(found).__name__}",
-            remedy=f"its classes of nn.Module are {', '.join(names[:16]) or 'none'}",
-            **wanted,
-        )
-    return found
 
 
 def find_quantizers(model: nn.Module, quantizer_types: Sequence[type[nn.Module]]) -> dict[str, nn.Module]:
@@ -50,7 +18,7 @@ def find_quantizers(model: nn.Module, quantizer_types: Sequence[type[nn.Module]]
     Raises:
         FreezeError: one of `quantizer_types` does not occur.
     """
-    wanted = (SoftQuantizer, *quantizer_types)
+    wanted: tuple[type[nn.Module], ...] = (SoftQuantizer, *quantizer_types)
     for kind in quantizer_types:
         if not any(isinstance(module, kind) for module in model.modules()):
             raise FreezeError(
@@ -135,7 +103,8 @@ def observe(
 def _recorder(calls: QuantizerCalls, constants: set[int], name: str) -> Callable[..., None]:
     def record(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
         inputs = (*args, *kwargs.values())
-        if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or not isinstance(output, Tensor):
+        given = inputs[0] if len(inputs) == 1 else None
+        if not isinstance(given, Tensor) or not isinstance(output, Tensor):
             raise FreezeError(
                 "the quantizer is not called as a function of one tensor",
                 where=name,
@@ -143,7 +112,6 @@ def _recorder(calls: QuantizerCalls, constants: set[int], name: str) -> Callable
                 expected="(Tensor) -> Tensor",
                 remedy="make its parameters attributes of the module",
             )
-        (given,) = inputs
         calls.shape = tuple(given.shape)
         if not given.numel() or _storage(given) not in constants:
             calls.takes_activations = True

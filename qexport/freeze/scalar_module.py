@@ -52,7 +52,7 @@ class ScalarModule:
     def __init__(self, module: nn.Module, example_shape: Sequence[int], name: str) -> None:
         self.module = module
         self.name = name
-        self.n_trailing = max(len(example_shape) - 1, 0)
+        self.trailing = (1,) * (len(example_shape) - 1)
         self.test_shape = (2, *example_shape[1:2], *(min(extent, LARGEST_TEST_EXTENT) for extent in example_shape[2:]))
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -63,11 +63,7 @@ class ScalarModule:
         """
         padded = np.pad(x, (0, -x.size % LANES), mode="edge")
         parts = np.split(padded, range(CHUNK, padded.size, CHUNK))
-        return np.concatenate([self.unpadded(part) for part in parts])[: x.size]
-
-    def unpadded(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The same in one call of the module and with nothing but `x` in it."""
-        return self._evaluate(x, (x.size, *(1,) * self.n_trailing))
+        return np.concatenate([self._evaluate(part, (part.size, *self.trailing)) for part in parts])[: x.size]
 
     def in_network_shape(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Fill a tensor of the network's channels and extents with the values of `x`, in shuffled order.
@@ -96,10 +92,9 @@ class ScalarModule:
                 expected="an elementwise module without parameters per channel, which takes one tensor of any extent",
                 remedy=STEP_OR_FLOAT,
             ) from error
-        self._check_output(out, shape)
-        return out.reshape(-1).numpy()
+        return self._checked(out, shape).detach().reshape(-1).numpy()
 
-    def _check_output(self, out: object, shape: tuple[int, ...]) -> None:
+    def _checked(self, out: object, shape: tuple[int, ...]) -> torch.Tensor:
         if not isinstance(out, torch.Tensor) or out.dtype != torch.float32:
             raise FreezeError(
                 "the quantizer's output is no float32 tensor",
@@ -116,15 +111,11 @@ class ScalarModule:
                 expected="one set of parameters for the whole tensor, of shape [] or all ones",
                 remedy="move the per-channel scale into the layer before it (batch norm can carry it)",
             )
-
-
-def differing(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Indices where `a` and `b` differ; two NaN count as equal."""
-    return np.flatnonzero((a != b) & ~(np.isnan(a) & np.isnan(b)))
+        return out
 
 
 def check_elementwise(function: ScalarModule) -> None:
-    """Refuse a module whose output for a value depends on anything but that value.
+    """Refuse a module whose output for a value depends, by more than rounding, on anything but that value.
 
     Raises:
         FreezeError: it is random, or depends on the rest of its input or on the position.
@@ -135,8 +126,6 @@ def check_elementwise(function: ScalarModule) -> None:
     _refuse(function, sample, alone, function(sample), "gives two results for the same input (random, or stateful)")
     wider = function(np.concatenate([sample, 100 * sample]))[: sample.size]
     _refuse(function, sample, alone, wider, "depends on the other values of its input (dynamic range?)")
-    single = np.concatenate([function.unpadded(sample[i : i + 1]) for i in range(0, sample.size, 16)])
-    _refuse(function, sample[::16], alone[::16], single, "depends on the other values of its input (dynamic range?)")
     inputs, outputs = function.in_network_shape(sample)
     elementwise = dict(zip(sample.tolist(), alone.tolist(), strict=True))
     expected = np.array([elementwise[x] for x in inputs.tolist()], np.float32)
@@ -146,7 +135,8 @@ def check_elementwise(function: ScalarModule) -> None:
 def _refuse(
     function: ScalarModule, x: NDArray[np.float32], a: NDArray[np.float32], b: NDArray[np.float32], how: str
 ) -> None:
-    wrong = differing(a, b)
+    # Not exact: which elements fall to the scalar code for the end of a vector changes with the shape.
+    wrong = np.flatnonzero(~np.isclose(a, b, rtol=1e-4, atol=0.0, equal_nan=True))
     if wrong.size:
         i = wrong[0]
         raise FreezeError(

@@ -42,7 +42,8 @@ class FrozenActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float32, any shape -> the same shape."""
-        return torch.ops.qexport.step(x, self.thresholds, self.values)
+        y: Tensor = step(x, self.thresholds, self.values)
+        return y
 
 
 class FrozenWeight(nn.Module):

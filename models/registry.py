@@ -67,7 +67,7 @@ def build(name: str, **arguments: Any) -> nn.Module:
         )
     try:
         return make(**arguments)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, ArithmeticError, RuntimeError) as error:
         raise OptionError("the architecture cannot be built from these arguments", where=name, got=error) from error
 
 

@@ -113,7 +113,8 @@ class DAQResNet(nn.Module):
         x = functional.relu(self.conv1(x))
         x = self.stages(x)
         x = functional.adaptive_avg_pool2d(x, 1).flatten(1)
-        return self.linear(self.bn2(x))
+        logits: Tensor = self.linear(self.bn2(x))
+        return logits
 
 
 class QNBlock(nn.Module):
@@ -143,7 +144,8 @@ class QNBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.quan1(functional.relu(self.bn1(self.conv1(x))))
-        return self.quan2(functional.relu(self.bn2(self.conv2(y)) + self.shortcut(x)))
+        result: Tensor = self.quan2(functional.relu(self.bn2(self.conv2(y)) + self.shortcut(x)))
+        return result
 
 
 class QNResNet(nn.Module):
@@ -180,7 +182,8 @@ class QNResNet(nn.Module):
         x = self.quan0(functional.relu(self.bn1(self.conv1(x))))
         x = self.stages(x)
         x = functional.adaptive_avg_pool2d(x, 1).flatten(1)
-        return self.fc(x)
+        logits: Tensor = self.fc(x)
+        return logits
 
 
 def _activation(levels: Sequence[int] | None) -> nn.Module:

@@ -120,7 +120,7 @@ def n_steps_of(bits: int) -> int:
     """
     if not isinstance(bits, int) or not 1 <= bits <= MAX_BITS:
         raise OptionError("bit width out of range", got=bits, expected=f"1 to {MAX_BITS}")
-    return 2**bits - 1
+    return (1 << bits) - 1
 
 
 def hard_round(v: Tensor) -> Tensor:

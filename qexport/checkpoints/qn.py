@@ -68,7 +68,7 @@ def _weight_scales(content: FileContent, options: LoadOptions) -> _WeightScales 
     """
     where = str(content.path)
     value = content.value if isinstance(content.value, Mapping) else {}
-    if not value.get("alpha") and not value.get("beta"):
+    if _absent(value.get("alpha")) and _absent(value.get("beta")):
         if options.weight_levels is not None or options.qn_biases is not None:
             raise OptionError(
                 "the checkpoint's weights are float, so they have no levels",
@@ -107,6 +107,10 @@ def _weight_scales(content: FileContent, options: LoadOptions) -> _WeightScales 
             expected="one entry for each quantized layer in all three",
         )
     return _WeightScales(alphas, betas, tuple(torch.tensor(b, dtype=torch.float32) for b in biases))
+
+
+def _absent(value: object) -> bool:
+    return value is None or (isinstance(value, list | tuple) and not value)
 
 
 def _scalars(value: object, key: str, where: str) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,31 +60,33 @@ def read_checkpoint_file(path: str | Path) -> FileContent:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             n_bytes = stream.tell()
             stream.seek(0)
-            return FileContent(path, digest, n_bytes, _parse(stream, n_bytes, where))
+            return FileContent(path, digest, n_bytes, _parse(stream, where))
     except OSError as error:
         raise CheckpointError("the file cannot be read", where=where, got=error) from error
 
 
-def _parse(stream: BinaryIO, n_bytes: int, where: str) -> object:
+def _parse(stream: BinaryIO, where: str) -> object:
     head = stream.read(9)
     stream.seek(0)
     if not head:
         raise CheckpointError("the file is empty", where=where, got="0 bytes", expected=_LOADABLE)
-    if _is_safetensors(head, n_bytes):
+    if _is_safetensors(head):
         return _parse_safetensors(stream, where)
     if head.startswith(_ZIP_MAGIC):
         _check_archive(stream, where)
     elif not head.startswith(_PICKLE_PROTOCOL):
         raise CheckpointError("not a checkpoint", where=where, got=f"first bytes {head!r}", expected=_LOADABLE)
     try:
-        return torch.load(stream, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about oddities of files that are refused a moment later
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # the parser of an untrusted file may fail in any way; all of them mean "unreadable"
         raise _explain(error, where) from error
 
 
-def _is_safetensors(head: bytes, n_bytes: int) -> bool:
-    """A little-endian header length that fits the file, then the brace of a JSON object."""
-    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= n_bytes - 8
+def _is_safetensors(head: bytes) -> bool:
+    """A little-endian header length within the format's limit of 100 MB, then the brace of a JSON object."""
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000
 
 
 def _parse_safetensors(stream: BinaryIO, where: str) -> object:

@@ -93,6 +93,11 @@ def clean_tensor(value: object, name: str, content: FileContent) -> Tensor:
     return (value.float() if value.is_floating_point() else value).contiguous()
 
 
+def describe_tensor(tensor: Tensor) -> str:
+    """Kind and shape, such as "float [16, 3, 3, 3]"."""
+    return f"{'float' if tensor.is_floating_point() else 'integer'} {list(tensor.shape)}"
+
+
 def require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise CheckpointError that names every tensor holding NaN or infinity, with their number."""
     bad = {n: int((~torch.isfinite(t)).sum()) for n, t in tensors.items() if t.is_floating_point()}
@@ -145,13 +150,13 @@ def fit(
         )
     used = {name: tensors[name] for name in wanted if name in tensors}
     wrong = [
-        f"{name} {list(tensor.shape)} for {list(state[wanted[name]].shape)}"
+        f"{name} {describe_tensor(tensor)} for {describe_tensor(state[wanted[name]])}"
         for name, tensor in used.items()
-        if tensor.shape != state[wanted[name]].shape
+        if describe_tensor(tensor) != describe_tensor(state[wanted[name]])
     ]
     if wrong:
         raise CheckpointError(
-            "tensors in the file have other shapes than the network's",
+            "tensors in the file have other shapes or kinds than the network's",
             where=str(content.path),
             got=names_of(wrong),
             remedy="check --arch or the arguments of the network",

@@ -65,11 +65,12 @@ class _Row:
 
 
 def recover_weight(values: NDArray[np.float32], name: str, *, known_quantized: bool = False) -> QuantizedWeight | None:
-    """Levels and scale of a weight tensor: one scale if that fits, else one per output channel, else a codebook.
+    """Levels and scale of a weight tensor, with one scale or one per output channel, or a fitted codebook.
 
-    Levels within -128..127 that reproduce every value up to float32 rounding are preferred. Where there are none but
-    the values are few, each value is replaced by the nearest of scale * (-127..127), with the scale that makes the
-    largest error smallest; `max_error` reports it.
+    Levels within -128..127 that reproduce every value up to float32 rounding are preferred; of one scale and many, the
+    one that takes less storage (per-channel scales that are powers of two also have a common step, but a small one).
+    Where there are none but the values are few, each is replaced by the nearest of scale * (-127..127), with the scale
+    that makes the largest error smallest; `max_error` reports it.
 
     Args:
         values: float32, output channels first.
@@ -93,10 +94,13 @@ def recover_weight(values: NDArray[np.float32], name: str, *, known_quantized: b
         )
     whole = values.reshape(1, -1)
     channels = values.reshape(values.shape[0], -1) if values.ndim > 1 and values.size else whole
-    for rows in (whole, channels):
-        found = _integer_rows(rows)
-        if found is not None and (known_quantized or _evidence_digits(found) >= EVIDENCE_DIGITS):
-            return _assemble(values, _share_levels(found))
+    exact = [
+        _assemble(values, _share_levels(found))
+        for found in (_integer_rows(whole), _integer_rows(channels))
+        if found is not None and (known_quantized or _evidence_digits(found) >= EVIDENCE_DIGITS)
+    ]
+    if exact:
+        return min(exact, key=_stored_bits)
     limit = MAX_CODEBOOK if known_quantized else MAX_UNKNOWN_CODEBOOK
     for rows in (whole, channels):
         found = _codebook_rows(rows, limit)
@@ -171,10 +175,18 @@ def _share_levels(rows: list[_Row]) -> list[_Row]:
     return shared
 
 
+def _stored_bits(weight: QuantizedWeight) -> int:
+    """Codes and 32 bits a scale."""
+    n_scales = len(weight.scale) if isinstance(weight.scale, tuple) else 1
+    return weight.levels.size * weight.bits + 32 * n_scales
+
+
 def _codebook_rows(rows: NDArray[np.float32], limit: int) -> list[_Row] | None:
     """The nearest int8 levels of every row, or None if a row has over `limit` or hardly any repeated values."""
     found = []
     for row in rows:
+        if np.unique(row[: 4 * limit]).size > limit:  # spares a float tensor the sort of all its values
+            return None
         distinct, inverse = np.unique(row, return_inverse=True)
         if distinct.size > limit or 2 * distinct.size > row.size:
             return None

@@ -91,7 +91,10 @@ def test_levels_of_a_byte_and_offsets(values: np.ndarray, levels: list[int], off
     if offset:
         step_of_scheme = (step.levels.tolist(), float(step.offset))
         # 0.3, 1.3, 2.3 also are the integers 3, 13, 23; either form is exact.
-        assert step_of_scheme in ((list(levels), float(np.float32(offset))), ([3, 13, 23][:: levels[1] - levels[0]], 0.0))
+        assert step_of_scheme in (
+            (list(levels), float(np.float32(offset))),
+            ([3, 13, 23][:: levels[1] - levels[0]], 0.0),
+        )
     else:
         assert np.array_equal(step.levels, levels)
         assert step.offset == 0

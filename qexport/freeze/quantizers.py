@@ -83,7 +83,7 @@ def observe(
     ]
     try:
         with torch.no_grad():
-            output = model(example)
+            output = model(example.clone())  # the network may work in place
     except FreezeError:
         raise
     except Exception as error:  # the network is the user's code and may raise anything

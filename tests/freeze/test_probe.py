@@ -104,7 +104,11 @@ CASES = {
     "half to even": (Elementwise(lambda x: x.clamp(0, 3).round()), [after(0.5), 1.5, after(2.5)], [0, 1, 2, 3]),
     "half up": (Elementwise(lambda x: (x.clamp(0, 3) + 0.5).floor()), [0.49999997, 1.5, 2.5], [0, 1, 2, 3]),
     "falling": (Elementwise(lambda x: -x.clamp(0, 2).round()), [after(0.5), 1.5], [0, -1, -2]),
-    "non-uniform": (Elementwise(apot_levels), [after(0.0625), after(0.1875), after(0.375), after(0.75)], [0, 1, 2, 4, 8]),
+    "non-uniform": (
+        Elementwise(apot_levels),
+        [after(0.0625), after(0.1875), after(0.375), after(0.75)],
+        [0, 1, 2, 4, 8],
+    ),
     "constant": (Elementwise(lambda x: torch.full_like(x, 0.7)), [], [1]),
     "constant zero": (Elementwise(torch.zeros_like), [], [0]),
     "subnormal threshold": (Elementwise(lambda x: (x > 1e-44).float()), [after(1e-44)], [0, 1]),

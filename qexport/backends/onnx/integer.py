@@ -1,0 +1,130 @@
+"""The strictly integer ONNX model: one lowering function per op of the IR."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+import onnx
+from onnx import helper
+
+from qexport.backends.onnx.arithmetic import lower_add, lower_border_bias, lower_clip, lower_rescale
+from qexport.backends.onnx.emitter import ELEMENT, INT32, Emitter, container
+from qexport.backends.onnx.movement import (
+    lower_concat,
+    lower_max_pool,
+    lower_pad,
+    lower_reshape,
+    lower_slice,
+    lower_sum_pool,
+)
+from qexport.backends.onnx.products import lower_conv2d, lower_linear
+from qexport.backends.onnx.threshold import lower_threshold
+from qexport.errors import OptionError
+from qexport.ir import Graph, verify
+
+MIN_OPSET, MAX_OPSET = 18, 25
+"""Operator set versions that are written: 18 has every operator used, 25 the packed 2-bit type."""
+
+TENSORS_KEY = "qexport.tensors"
+"""metadata_props key of the JSON list of values that carry IR tensors, in order."""
+
+FORMAT_KEY = "qexport.format"
+"""metadata_props key of the flavour: "onnx" or "onnx-qdq"."""
+
+LOWERINGS: dict[str, Callable[..., str]] = {
+    "add": lower_add,
+    "border_bias": lower_border_bias,
+    "clip": lower_clip,
+    "concat": lower_concat,
+    "conv2d": lower_conv2d,
+    "linear": lower_linear,
+    "max_pool": lower_max_pool,
+    "pad": lower_pad,
+    "rescale": lower_rescale,
+    "reshape": lower_reshape,
+    "slice": lower_slice,
+    "sum_pool": lower_sum_pool,
+    "threshold": lower_threshold,
+}
+"""Op kind -> function (emitter, op, *input tensors) that emits nodes and returns the value that carries the result."""
+
+
+def to_onnx(graph: Graph, *, metadata: Mapping[str, str], opset: int = MAX_OPSET) -> onnx.ModelProto:
+    """Write an integer graph as an ONNX model that computes the same integers.
+
+    Every IR tensor X is the value X of the model, [N, *shape] with a dynamic batch axis N: int8 or uint8 where the
+    proven range fits, else int32; graph outputs are int32. No value has a float type.
+
+    Args:
+        graph: verified integer graph.
+        metadata: strings for metadata_props; the keys of this module are added.
+        opset: version of the default operator set, 18 to 25.
+
+    Returns:
+        a model that onnx.checker accepts; equal inputs give equal bytes.
+
+    Raises:
+        OptionError: the opset is not supported.
+        GraphError: the graph is not a valid integer graph.
+        AccumulatorError: an intermediate would leave 64 bits.
+    """
+    check_opset(opset)
+    verify(graph, require_integer=True)
+    e = Emitter(graph, opset)
+    for name, tensor_type in graph.inputs.items():
+        e.declare(name, container(tensor_type))
+    for node in graph.nodes:
+        e.enter(node.name)
+        value = LOWERINGS[node.op.kind](e, node.op, *node.inputs)
+        dtype = INT32 if node.name in graph.outputs else container(graph.types[node.name])
+        e.bind(value, node.name, dtype)
+    return assemble(e, {**metadata, FORMAT_KEY: "onnx"})
+
+
+def check_opset(opset: int) -> None:
+    """Refuse an operator set version that is not written.
+
+    Raises:
+        OptionError: naming the supported range.
+    """
+    if not MIN_OPSET <= opset <= MAX_OPSET:
+        raise OptionError(
+            "unsupported ONNX opset", where="--opset", got=opset, expected=f"{MIN_OPSET} to {MAX_OPSET}"
+        )
+
+
+def assemble(e: Emitter, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """The model of everything an emitter collected; IR tensors get declared shapes with the batch axis "N"."""
+
+    def info(name: str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, ELEMENT[e.dtype(name)], ["N", *e.graph.types[name].shape])
+
+    inner = [node.name for node in e.graph.nodes if node.name not in e.graph.outputs]
+    onnx_graph = helper.make_graph(
+        e.nodes,
+        "qexport",
+        [info(name) for name in e.graph.inputs],
+        [info(name) for name in e.graph.outputs],
+        e.initializers,
+        value_info=[info(name) for name in inner],
+    )
+    imports = [helper.make_opsetid("", e.opset)]
+    model = helper.make_model(
+        onnx_graph,
+        opset_imports=imports,
+        ir_version=helper.find_min_ir_version_for(imports),
+        producer_name="qexport",
+        producer_version=_version(),
+    )
+    props = {**metadata, TENSORS_KEY: json.dumps([*e.graph.inputs, *(node.name for node in e.graph.nodes)])}
+    helper.set_model_props(model, dict(sorted(props.items())))
+    return model
+
+
+def _version() -> str:
+    try:
+        return version("qexport")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"

@@ -15,7 +15,7 @@ from torch import nn
 
 from qexport.errors import FreezeError
 from qexport.freeze.float_keys import INFINITY_KEY, floats_of_keys, keys_of_floats
-from qexport.freeze.scalar_module import STEP_OR_FLOAT, ScalarModule, check_elementwise, evaluation_mode
+from qexport.freeze.scalar_module import STEP_OR_FLOAT, ScalarModule, check_elementwise, evaluation_mode, single_thread
 from qexport.stepfunction import StepFunction
 
 MAX_VALUES = 256
@@ -56,7 +56,7 @@ def probe(quantizer: nn.Module, example_shape: tuple[int, ...], name: str) -> St
         FreezeError: with a counter-example, if the module is random, not elementwise, not monotone, has more than
             MAX_VALUES distinct outputs, or an output that is NaN or infinite.
     """
-    with evaluation_mode(quantizer):
+    with evaluation_mode(quantizer), single_thread():
         function = ScalarModule(quantizer, example_shape, name)
         check_elementwise(function)
         keys = _sweep_keys()

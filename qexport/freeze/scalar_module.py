@@ -15,9 +15,6 @@ from qexport.errors import FreezeError
 LARGEST_TEST_EXTENT = 16
 """Dimensions after the second are cut to this in the test of positions; it keeps the probe fast on large images."""
 
-CHUNK = 2**15
-"""Values evaluated at a time: torch computes up to this many on one thread, without cutting them into parts."""
-
 LANES = 64
 """Batches are padded to a multiple of this. torch leaves the rest of a vector to scalar code, whose exp and tanh may
 differ in the last bit from the vector code that does nearly all of a real tensor."""
@@ -38,6 +35,17 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """torch on one thread: several would cut a batch at places that are no multiple of LANES, and gain nothing here."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 class ScalarModule:
@@ -62,8 +70,7 @@ class ScalarModule:
             FreezeError: the module fails, or its output has another shape or type than its input.
         """
         padded = np.pad(x, (0, -x.size % LANES), mode="edge")
-        parts = np.split(padded, range(CHUNK, padded.size, CHUNK))
-        return np.concatenate([self._evaluate(part, (part.size, *self.trailing)) for part in parts])[: x.size]
+        return self._evaluate(padded, (padded.size, *self.trailing))[: x.size]
 
     def in_network_shape(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Fill a tensor of the network's channels and extents with the values of `x`, in shuffled order.

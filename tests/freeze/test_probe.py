@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from qexport.freeze.probe import probe
-from qexport.freeze.scalar_module import evaluation_mode
+from qexport.freeze.scalar_module import evaluation_mode, single_thread
 from qexport.models.quantizers import DAQActivationQuantizer, QNQuantizer
 from qexport.stepfunction import StepFunction
 
@@ -169,7 +169,7 @@ def assert_equal_near_thresholds(module: nn.Module, step: StepFunction) -> None:
 def assert_equal(module: nn.Module, step: StepFunction, x: np.ndarray) -> None:
     # In whole vectors: the scalar code for what is left over may compute another tanh.
     padded = np.pad(x, (0, -x.size % 64), mode="edge")
-    with torch.no_grad(), evaluation_mode(module):
+    with torch.no_grad(), evaluation_mode(module), single_thread():
         expected = module(torch.from_numpy(padded.copy()).reshape(-1, 1)).flatten().numpy()
     assert np.array_equal(step(padded), expected)
 

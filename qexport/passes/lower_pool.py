@@ -6,21 +6,31 @@ import math
 from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
+
 from qexport.ir import Node
 from qexport.ir.types import INT32_MAX
-from qexport.ops import AvgPool, MaxPool, SumPool
+from qexport.ops import AvgPool, MaxPool, Rescale, SumPool
 from qexport.passes.fixed import Carrier
-from qexport.passes.pending import Pending, map_chain
+from qexport.passes.pending import Pending, map_chain, rationals
 
 
 def lower_max_pool(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending:
     """The maximum of the integers is the integer of the maximum wherever the real value rises with them."""
     assert isinstance(node.op, MaxPool)
-    (x,) = sources
-    if any(x.direction(c) < 0 or x.gain[c] < 0 for c in range(len(x.gain))):
-        x = carrier.fixed(node.inputs[0], carrier.own_step(node.inputs[0]))
+    x = _rising(carrier, node, sources[0])
     name = carrier.out.add(node.name, node.op, x.tensor, source=node.source)
     return replace(x, tensor=name, chain=map_chain(x.chain, node.op))
+
+
+def _rising(carrier: Carrier, node: Node, x: Pending) -> Pending:
+    """Negate the channels whose real value falls as the integer grows; exact."""
+    sign = np.array([-1 if x.direction(c) < 0 else 1 for c in range(len(x.gain))], np.int64)
+    if np.all(sign > 0):
+        return x
+    op = Rescale(sign, sign * 0, 0)
+    name = carrier.out.add(carrier.out.unique(f"{node.name}.rising"), op, x.tensor, source=node.source)
+    return replace(x, tensor=name, gain=x.gain * rationals(sign.tolist()))
 
 
 def lower_avg_pool(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending:

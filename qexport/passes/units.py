@@ -35,7 +35,7 @@ def _node_units(graph: Graph, node: Node, units: dict[str, Rationals]) -> Ration
         return None
     sources = [units[tensor] for tensor in node.inputs]
     if isinstance(op, MaxPool):
-        return sources[0]
+        return rationals([abs(unit) for unit in sources[0]])  # lowering negates channels of negative unit
     if isinstance(op, Clip):
         return sources[0] if op.lo in (None, 0) and op.hi is None else None
     if isinstance(op, AvgPool):

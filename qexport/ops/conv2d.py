@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 from qexport.errors import GraphError
 from qexport.ir.types import TensorType, integer, real
 from qexport.ops.base import Op, pad_spatial, register, require_int32, sliding_output, windows
-from qexport.ops.weight import Weight
+from qexport.ops.weight import Weight, spread_over_groups
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
+
+FLOAT32_EXACT = 2**24
+"""Every integer below has an exact float32."""
+
+CHUNK_BYTES = 4 << 20
+"""Size of the unfolded input at a time: it stays in the cache, and memory does not grow with the batch."""
 
 
 @register
@@ -40,12 +46,15 @@ class Conv2d(Op):
 
     def output_shape(self, x: TensorType) -> tuple[int, int, int]:
         """(O, H_out, W_out); raises GraphError where the shapes do not fit."""
-        o, per_group, kh, kw = self.weight.array.shape
+        o, per_group = self.weight.array.shape[:2]
         if len(x.shape) != 3 or x.shape[0] != per_group * self.groups or o % self.groups:
             raise GraphError("input channels do not fit the weight", got=x.shape, expected=self.weight.array.shape)
-        rows = sliding_output(x.shape[1], kh, self.stride[0], self.pads[0], self.dilation[0])
-        cols = sliding_output(x.shape[2], kw, self.stride[1], self.pads[1], self.dilation[1])
-        return o, rows, cols
+        return o, *self._extent(*x.shape[1:])
+
+    def _extent(self, height: int, width: int) -> tuple[int, int]:
+        kh, kw = self.weight.array.shape[2:]
+        rows = sliding_output(height, kh, self.stride[0], self.pads[0], self.dilation[0])
+        return rows, sliding_output(width, kw, self.stride[1], self.pads[1], self.dilation[1])
 
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs
@@ -61,16 +70,33 @@ class Conv2d(Op):
 
     def evaluate(self, *inputs: NDArray) -> NDArray:
         (x,) = inputs
-        kh, kw = self.weight.array.shape[2:]
+        o, per_group, kh, kw = self.weight.array.shape
         weight = self.weight.real() if x.dtype.kind == "f" else self.weight.array
-        # float64 products of integers are exact below 2**53, and infer() proved the sums below 2**31.
-        view = windows(pad_spatial(x.astype(np.float64), self.pads), (kh, kw), self.stride, self.dilation)
-        n, c, rows, cols = view.shape[:4]
-        columns = view.reshape(n, self.groups, c // self.groups, rows, cols, kh, kw)
-        columns = columns.transpose(0, 1, 2, 5, 6, 3, 4).reshape(n, self.groups, -1, rows * cols)
-        grouped = weight.astype(np.float64).reshape(self.groups, weight.shape[0] // self.groups, -1)
-        out = np.matmul(grouped, columns).reshape(n, weight.shape[0], rows, cols)  # [N, G, O/G, HW]
-        return out if x.dtype.kind == "f" else out.astype(np.int64)
+        dtype = _product_dtype(weight, x)
+        grouped = weight.astype(dtype).reshape(self.groups, o // self.groups, -1)
+        rows, cols = self._extent(*x.shape[2:])
+        out = np.empty((len(x), o, rows, cols), x.dtype)
+        taps = per_group * kh * kw
+        some = max(1, CHUNK_BYTES // (self.groups * taps * rows * cols * np.dtype(dtype).itemsize))
+        for i in range(0, len(x), some):
+            padded = pad_spatial(x[i : i + some].astype(dtype), self.pads)
+            view = windows(padded, (kh, kw), self.stride, self.dilation).transpose(1, 4, 5, 0, 2, 3)
+            columns = view.reshape(self.groups, taps, -1)  # [G, I/G kh kw, n H_out W_out]
+            out[i : i + some] = np.matmul(grouped, columns).reshape(o, -1, rows, cols).swapaxes(0, 1)
+        return out
+
+
+def _product_dtype(weight: NDArray, x: NDArray) -> type[np.floating]:
+    """The float type whose products of `weight` [O, I/groups, kh, kw] and `x` [N, I, H, W] are exact for integers.
+
+    Integers are exact in float32 where every partial sum stays below 2**24; the sum of all magnitudes bounds them in
+    any order. float64 holds 2**53, and infer() proved the sums below 2**31. Real products are always float64.
+    """
+    if x.dtype.kind == "f" or not x.size:
+        return np.float64
+    per_input = np.maximum(x.max(axis=(0, 2, 3)), -x.min(axis=(0, 2, 3))).astype(np.float64)
+    mass = np.abs(weight).sum(axis=(2, 3), dtype=np.float64) * spread_over_groups(per_input, weight)[..., 0, 0]
+    return np.float32 if mass.sum(axis=1).max() < FLOAT32_EXACT else np.float64
 
 
 def channel_bounds(weight: Weight, x: TensorType, groups: int, padded: bool) -> tuple[NDArray, NDArray]:

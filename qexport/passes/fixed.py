@@ -55,6 +55,27 @@ class Carrier:
         """Saturation of a stream of that width."""
         return (INT32_MIN, INT32_MAX) if bits == 32 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
+    def integers(self, name: str) -> Pending:
+        """State of a real tensor, with a ReLU on bias-free integers (codes, residual streams) made an exact clip.
+
+        What `integer_units` lists arrives here as plain integers. The clip is made once and serves later readers.
+        """
+        state = self.states[name]
+        while state.chain and not any(state.bias):
+            op = state.chain[0]
+            rising = all(g > 0 for g in state.gain)
+            if isinstance(op, Affine):
+                rest = state.chain[1:]
+                state = replace(replace(state, chain=()).then_affine(op), chain=rest)
+            elif isinstance(op, Clip) and op.lo in (None, 0) and op.hi is None and (rising or max(state.gain) < 0):
+                clip = Clip(0, None) if rising else Clip(None, 0)
+                tensor = state.tensor if op.lo is None else self.out.add(self.out.unique(f"{name}.relu"), clip, state.tensor)
+                state = replace(state, tensor=tensor, chain=state.chain[1:])
+            else:
+                break
+        self.states[name] = state
+        return state
+
     def fixed(self, name: str, step: Fraction, bits: int = 32) -> Pending:
         """The real tensor `name` as integers of one step, chain applied; made once per step."""
         key = (name, step, bits)

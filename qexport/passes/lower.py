@@ -139,7 +139,7 @@ def _move(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending:
 def _pad(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending:
     """Zero padding is exact on integers whose zero is the real zero."""
     assert isinstance(node.op, Pad)
-    (x,) = sources
+    x = carrier.integers(node.inputs[0])
     if not x.is_exact_integer or (any(node.op.pads[0]) and x.uniform_gain is None):
         x = carrier.fixed(node.inputs[0], carrier.own_step(node.inputs[0]))
     name = carrier.out.add(node.name, node.op, x.tensor, source=node.source)
@@ -149,6 +149,8 @@ def _pad(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending:
 
 def _concat(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending:
     """Per-channel affines concatenate; different chains are settled first, on one step."""
+    if any(s.chain for s in sources):
+        sources = [carrier.integers(t) for t in node.inputs]
     if any(not _same_chain(s.chain, sources[0].chain) for s in sources[1:]):
         step = max(carrier.own_step(t) for t in node.inputs)
         sources = [carrier.fixed(t, step) for t in node.inputs]

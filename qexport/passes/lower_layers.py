@@ -27,7 +27,7 @@ def lower_layer(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending
     """Integer product; the scales of weight and input become the gain that is owed."""
     op = node.op
     assert isinstance(op, Conv2d | Linear)
-    (x,) = sources
+    x = carrier.integers(node.inputs[0])
     weight = op.weight
     plain = replace(op, weight=replace(weight, scale=None, input_unit=None))
     scale = rationals(weight.scale or ())

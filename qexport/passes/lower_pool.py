@@ -37,7 +37,7 @@ def lower_avg_pool(carrier: Carrier, node: Node, sources: list[Pending]) -> Pend
     """Integer sum; 1 / area joins the pending affine (docs/arithmetic.md, eq. 9)."""
     op = node.op
     assert isinstance(op, AvgPool)
-    (x,) = sources
+    x = carrier.integers(node.inputs[0])
     padded = any(map(any, op.pads))
     bound = carrier.out.types[x.tensor].max_abs * op.area
     if x.chain or bound > INT32_MAX or (padded and any(x.bias)):

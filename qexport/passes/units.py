@@ -37,7 +37,8 @@ def _node_units(graph: Graph, node: Node, units: dict[str, Rationals]) -> Ration
     if isinstance(op, MaxPool):
         return rationals([abs(unit) for unit in sources[0]])  # lowering negates channels of negative unit
     if isinstance(op, Clip):
-        return sources[0] if op.lo in (None, 0) and op.hi is None else None
+        one_sign = all(u > 0 for u in sources[0]) or all(u < 0 for u in sources[0])
+        return sources[0] if op.lo in (None, 0) and op.hi is None and one_sign else None
     if isinstance(op, AvgPool):
         return sources[0] / Fraction(op.area)
     if isinstance(op, Affine) and not any(op.bias) and all(op.gain):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from qexport.errors import UnsupportedOperatorError
 from qexport.ir import Graph
 from qexport.ir.types import INT32_MAX, INT32_MIN
-from qexport.ops import Affine, Clip, Op, PRelu
+from qexport.ops import Add, Affine, Clip, Op, PRelu
 from qexport.passes.fixedpoint import fit_rescale, step_for
 from qexport.passes.folding import Fold
 from qexport.passes.pending import Pending, rationals
@@ -86,29 +85,25 @@ class Carrier:
         return self._settled[key]
 
     def settle(self, state: Pending, name: str, step: Fraction, bits: int = 32) -> Pending:
-        """Apply what a pending tensor owes: rescale to `step`, then its clips; an affine in the chain starts again.
-
-        Raises:
-            UnsupportedOperatorError: a PReLU whose result is not quantized next.
-        """
+        """Apply what a pending tensor owes: rescale to `step`, then its clips; an affine in the chain starts again."""
         split = next((i for i, op in enumerate(state.chain) if isinstance(op, Affine)), len(state.chain))
-        clips, rest = state.chain[:split], state.chain[split:]
-        if any(isinstance(op, PRelu) for op in clips):
-            raise UnsupportedOperatorError(
-                "unsupported: a PReLU whose output no quantizer reads", where=name, remedy="put a quantizer behind it"
-            )
-        first = step if not rest else self._inner_step(state, rest, step)
-        x = self._rescaled(replace(state, chain=()), name, first, bits if not rest else 32)
-        for op in clips:
-            x = self._clipped(x, op, name, first)
+        bends, rest = state.chain[:split], state.chain[split:]
+        first, width = step, bits
+        if rest:
+            first, width = self._inner_step(state), 32
+        elif any(isinstance(op, PRelu) for op in bends):  # saturation must not come before a slope, as it may before a clip
+            first, width = max(step, self._inner_step(state)), 32
+        x = self._rescaled(replace(state, chain=()), name, first, width)
+        for op in bends:
+            x = self._bent(x, op, name) if isinstance(op, PRelu) else self._clipped(x, op, name, first)
         if not rest:
-            return x
+            return x if (first, width) == (step, bits) else self._rescaled(x, name, step, bits)
         for op in rest:
             x = x.then_affine(op) if isinstance(op, Affine) else x.then(op)
         return self.settle(x, name, step, bits)
 
-    def _inner_step(self, state: Pending, rest: tuple[Op, ...], step: Fraction) -> Fraction:
-        """Step before an affine in the chain: as fine as 30 bits of the proven range of that point allow."""
+    def _inner_step(self, state: Pending) -> Fraction:
+        """Step before the chain: as fine as 30 bits of the proven range of that point allow."""
         x = self.out.types[state.tensor]
         reach = max(
             max(abs(g * int(lo) + b), abs(g * int(hi) + b))
@@ -126,6 +121,19 @@ class Carrier:
         op, error = fit_rescale(state, x, steps, lo=lo, hi=hi)
         tensor = self.out.add(self.out.unique(f"{name}.fixed"), op, state.tensor)
         return Pending(tensor, steps, steps * 0, (), state.error + error * float(step))
+
+    def _bent(self, state: Pending, op: PRelu, name: str) -> Pending:
+        """PReLU of fixed point: the positive part as it is plus the negative part times the slope."""
+        x = self.out.types[state.tensor]
+        steps = rationals([state.gain[0]], x.channels)
+        positive = self.out.add(self.out.unique(f"{name}.positive"), Clip(0, None), state.tensor)
+        negative = self.out.add(self.out.unique(f"{name}.negative"), Clip(None, 0), state.tensor)
+        owed = Pending(negative, steps * rationals(op.slope), steps * 0)
+        rescale, error = fit_rescale(owed, self.out.types[negative], steps)
+        scaled = self.out.add(self.out.unique(f"{name}.slope"), rescale, negative)
+        tensor = self.out.add(self.out.unique(f"{name}.prelu"), Add(), positive, scaled)
+        steepest = max(1.0, *(float(s) for s in op.slope))
+        return replace(state, tensor=tensor, error=state.error * steepest + error * float(state.gain[0]))
 
     def _clipped(self, state: Pending, op: Op, name: str, step: Fraction) -> Pending:
         """An integer clip; a bound that is no multiple of the step is rounded and the error stated."""

@@ -163,11 +163,14 @@ def _layer_with_offset(out: Graph, node: Node, op: Conv2d | Linear, source: Inpu
     assert source.unit is not None and source.offset is not None
     weight = op.weight
     product = out.add(out.unique(f"{node.name}.product"), op, source.tensor, source=node.source)
-    # Real value of one accumulator step: levels fitted to integers carry the input unit in their scale already.
-    scale = rationals(weight.scale or ()) * (Fraction(1) if weight.input_unit is not None else source.unit[0])
-    inside = _offset_sums(weight.array, source.offset, np.ones(weight.array.shape[2:], bool))
+    # Real value of one accumulator step: levels fitted to integers carry the input unit in their scale already;
+    # trained ones may read channels of several units (a concatenation), which then count in units of the first.
+    scale, offset = rationals(weight.scale or ()), source.offset
+    if weight.input_unit is None:
+        scale, offset = scale * source.unit[0], offset * source.unit / source.unit[0]
+    inside = _offset_sums(weight.array, offset, np.ones(weight.array.shape[2:], bool))
     if isinstance(op, Conv2d) and any(map(any, op.pads)):
-        border = _border(op, out.types[source.tensor], out.types[product], source.offset, scale, inside)
+        border = _border(op, out.types[source.tensor], out.types[product], offset, scale, inside)
         product = out.add(f"{node.name}.border", border, product, source=node.source)
     ones = (Fraction(1),) * len(inside)
     return out.add(node.name, Affine(ones, tuple(inside * scale)), product, source=node.source)

@@ -136,12 +136,14 @@ class Carrier:
         return replace(state, tensor=tensor, error=state.error * steepest + error * float(state.gain[0]))
 
     def _clipped(self, state: Pending, op: Op, name: str, step: Fraction) -> Pending:
-        """An integer clip; a bound that is no multiple of the step is rounded and the error stated."""
+        """An integer clip without the sides no integer reaches; a bound off the step is rounded and the error stated."""
         assert isinstance(op, Clip)
-        bounds = [None if v is None else round(Fraction(v) / step) for v in (op.lo, op.hi)]
-        exact = all(v is None or Fraction(v) / step == n for v, n in zip((op.lo, op.hi), bounds, strict=True))
         x = self.out.types[state.tensor]
-        if (bounds[0] is None or x.lo.min() >= bounds[0]) and (bounds[1] is None or x.hi.max() <= bounds[1]):
+        lo = None if op.lo is None or int(x.lo.min()) * step >= op.lo else Fraction(op.lo) / step
+        hi = None if op.hi is None or int(x.hi.max()) * step <= op.hi else Fraction(op.hi) / step
+        if lo is None and hi is None:
             return state
+        bounds = [None if v is None else round(v) for v in (lo, hi)]
+        exact = bounds == [lo, hi]
         tensor = self.out.add(self.out.unique(f"{name}.clipped"), Clip(*bounds), state.tensor)
-        return replace(state, tensor=tensor, error=max(state.error, 0.0 if exact else state.error + float(step) / 2))
+        return replace(state, tensor=tensor, error=state.error if exact else state.error + float(step) / 2)

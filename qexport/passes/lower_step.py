@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def lower_step(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending:
         op, units = fit_rescale(state, x, scale, lo=lo, hi=hi)
         carrier.out.add(node.name, op, state.tensor, source=node.source)
         # The rounding of the rescale is the quantizer itself; what remains is the error of the multipliers.
-        error = state.error + max(units - 0.5, 0.0) * float(function.scale)
+        error = state.error + max(units - 0.5, 0.0) * float(function.scale) + _off_middle(function)
     else:
         x = carrier.out.types[state.tensor]
         carrier.out.add(node.name, fold_thresholds(state, function, x), state.tensor, source=node.source)
@@ -60,6 +61,12 @@ def _is_rounding(function: StepFunction) -> bool:
     middles = (levels[1:] - 0.5) * float(function.scale)
     close = np.abs(function.thresholds - middles) <= np.spacing(np.abs(function.thresholds))
     return bool(np.all(np.diff(levels) == 1) and np.all(close))
+
+
+def _off_middle(function: StepFunction) -> float:
+    """How far float32 rounding moved a threshold from the middle between its levels."""
+    pairs = zip(function.thresholds.tolist(), function.levels[1:].tolist(), strict=True)
+    return float(max(abs(Fraction(t) - (level - Fraction(1, 2)) * function.scale) for t, level in pairs))
 
 
 def _without_chain(carrier: Carrier, node: Node, state: Pending, function: StepFunction) -> Pending:

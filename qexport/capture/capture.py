@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -77,7 +78,9 @@ def capture(
 def _export(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.ExportedProgram:
     example = torch.zeros(EXAMPLE_BATCH, *input_shape)
     try:
-        return torch.export.export(module.eval(), (example,), dynamic_shapes=({0: torch.export.Dim("N")},))
+        exported = torch.export.export(module.eval(), (example,), dynamic_shapes=({0: torch.export.Dim("N")},))
+        # Only then: it takes as long as the export, and may restate an operator.
+        return exported.run_decompositions({}) if _needs_functional_form(exported) else exported
     except Exception as error:  # torch.export raises many unrelated types; the user needs its text, not its type
         raise UnsupportedOperatorError(
             "torch.export cannot capture the network",
@@ -85,6 +88,17 @@ def _export(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.Exp
             got=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
             remedy="the forward must not branch on data and must accept any batch size; check --input-shape",
         ) from error
+
+
+def _needs_functional_form(exported: torch.export.ExportedProgram) -> bool:
+    """Whether a value may change after it was made (in place, through a view), or torch.no_grad wraps operators."""
+    for node in exported.graph.nodes:
+        if node.op == "get_attr":
+            return True
+        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            if node.target._schema.is_mutable:
+                return True
+    return False
 
 
 def _normalization(channels: int, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> Affine:
@@ -125,6 +139,11 @@ def _visit(b: Builder, node: torch.fx.Node) -> None:
     if node.target is torch.ops.aten.sym_size.int:
         b.constants[node.name] = node.meta["val"]  # only views use it, and they read their shape from the tracer
         return
+    if node.target is torch.ops.aten._assert_tensor_metadata.default:
+        return  # what x.float() leaves behind
+    if node.target is operator.getitem and node.args[1] == 0:
+        b.tensors[node.name] = b.tensors[node.args[0].name]  # type: ignore[union-attr]
+        return  # batch norm in functional form returns a tuple
     name = str(node.target).split(".", 1)[-1]
     handler = HANDLERS.get(name)
     if handler is None:

@@ -111,12 +111,14 @@ def batch_norm(b: Builder, node: torch.fx.Node) -> str:
     return out
 
 
-@handles("relu.default", "relu_.default")
+@handles("relu.default")
 def relu(b: Builder, node: torch.fx.Node) -> str:
     return b.emit(node, Clip(Fraction(0), None), _input(b, node, node.args[0]))
 
 
-@handles("relu6.default", "hardtanh.default", "hardtanh_.default", "clamp.default", "clamp_min.default")
+@handles(
+    "relu6.default", "hardtanh.default", "clamp.default", "clamp_min.default", "clamp_max.default", "clip.default"
+)  # fmt: skip
 def clip(b: Builder, node: torch.fx.Node) -> str:
     a = _arguments(node)
     lo, hi = a.get("min_val", a.get("min")), a.get("max_val", a.get("max"))
@@ -126,7 +128,7 @@ def clip(b: Builder, node: torch.fx.Node) -> str:
     return b.emit(node, Clip(*exact), _input(b, node, a.get("self", node.args[0])))
 
 
-@handles("prelu.default", "leaky_relu.default", "leaky_relu_.default")
+@handles("prelu.default", "leaky_relu.default")
 def prelu(b: Builder, node: torch.fx.Node) -> str:
     a = _arguments(node)
     x = _input(b, node, a["self"])
@@ -152,7 +154,7 @@ def step(b: Builder, node: torch.fx.Node) -> str:
     return b.affine(node, out, np.ones(channels), np.full(channels, float(function.offset)), ".offset")
 
 
-@handles("add.Tensor", "add_.Tensor", "sub.Tensor", "sub_.Tensor")
+@handles("add.Tensor", "sub.Tensor")
 def add(b: Builder, node: torch.fx.Node) -> str:
     a = _arguments(node)
     sign = float(a["alpha"]) * (-1.0 if "sub" in str(node.target) else 1.0)
@@ -169,7 +171,7 @@ def add(b: Builder, node: torch.fx.Node) -> str:
     return b.affine(node, right, np.full_like(offset, sign), offset)
 
 
-@handles("mul.Tensor", "mul_.Tensor", "div.Tensor", "div_.Tensor", "neg.default")
+@handles("mul.Tensor", "div.Tensor", "neg.default")
 def scale(b: Builder, node: torch.fx.Node) -> str:
     a = _arguments(node)
     operands = [a["self"], a.get("other", -1.0)]
@@ -285,7 +287,7 @@ def reshape(b: Builder, node: torch.fx.Node) -> str:
 
 @handles(
     "dropout.default", "alias.default", "detach.default", "clone.default", "contiguous.default", "feature_dropout.default",
-    "to.dtype", "_to_copy.default", "lift_fresh_copy.default", "detach_.default",
+    "to.dtype", "_to_copy.default", "lift_fresh_copy.default",
 )  # fmt: skip
 def identity(b: Builder, node: torch.fx.Node) -> str:
     return _input(b, node, node.args[0])

@@ -56,8 +56,18 @@ def conv2d(b: Builder, node: torch.fx.Node) -> str:
         raise unsupported(node, "a convolution whose weight depends on the input")
     x, weight = _input(b, node, a["input"]), b.weight(node, b.constant(a["weight"]))
     stride, dilation = _pair(a["stride"]), _pair(a["dilation"])
-    op = Conv2d(weight, stride, _conv_pads(a["padding"], weight.array.shape[2:], dilation), dilation, int(a["groups"]))
+    x, pads = _absorb_padding(b, x, _conv_pads(a["padding"], weight.array.shape[2:], dilation))
+    op = Conv2d(weight, stride, pads, dilation, int(a["groups"]))
     return _bias(b, node, b.emit(node, op, x), a["bias"])
+
+
+def _absorb_padding(b: Builder, x: str, pads: Pads) -> tuple[str, Pads]:
+    """Take F.pad in front of a convolution (asymmetric padding) as the convolution's own, which is exact on any input."""
+    producer = next((n for n in b.graph.nodes if n.name == x), None)
+    if producer is None or not isinstance(producer.op, Pad) or any(producer.op.pads[0]):
+        return x, pads
+    (top, bottom), (left, right) = producer.op.pads[1:]
+    return producer.inputs[0], ((pads[0][0] + top, pads[0][1] + bottom), (pads[1][0] + left, pads[1][1] + right))
 
 
 def _conv_pads(padding: Any, kernel: tuple[int, ...], dilation: tuple[int, int]) -> Pads:

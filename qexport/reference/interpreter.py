@@ -72,8 +72,11 @@ def _feed(name: str, feeds: dict[str, NDArray], tensor_type: TensorType) -> NDAr
         raise DataError(
             "an input has the wrong shape", where=name, got=array.shape, expected=("N", *tensor_type.shape)
         )
+    if array.dtype.kind not in ("iub" if tensor_type.is_integer else "iubf"):
+        expected = "integers" if tensor_type.is_integer else "numbers"
+        raise DataError("an input has the wrong number type", where=name, got=array.dtype, expected=expected)
     array = array.astype(np.int64 if tensor_type.is_integer else np.float64)
-    if array.size and (array.min() < tensor_type.lo.min() or array.max() > tensor_type.hi.max()):
+    if array.size and not (array.min() >= tensor_type.lo.min() and array.max() <= tensor_type.hi.max()):
         raise DataError("an input leaves its declared range", where=name, expected=str(tensor_type))
     return array
 

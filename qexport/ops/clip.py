@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from qexport.errors import GraphError
 from qexport.ir.types import TensorType, integer, real
 from qexport.ops.base import Op, register
 
@@ -28,6 +29,8 @@ class Clip(Op):
 
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs
+        if x.is_integer and any(v is not None and v != int(v) for v in (self.lo, self.hi)):
+            raise GraphError("an integer clip needs integer bounds", got=(self.lo, self.hi))
         lo, hi = self.evaluate(x.lo), self.evaluate(x.hi)
         return integer(x.shape, lo, hi) if x.is_integer else real(x.shape, lo, hi)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexport.errors import GraphError
-from qexport.ir.types import TensorType, integer
+from qexport.ir.types import INT32_MAX, INT32_MIN, TensorType, integer
 from qexport.ops.base import Op, register
 
 
@@ -40,6 +40,8 @@ class Threshold(Op):
             raise GraphError("threshold parameters do not fit", got=(rows, n_steps), expected=x.channels)
         if np.any(self.thresholds[:, 1:] < self.thresholds[:, :-1]):
             raise GraphError("thresholds must ascend")
+        if self.thresholds.size and (self.thresholds.min() < INT32_MIN or self.thresholds.max() > INT32_MAX):
+            raise GraphError("thresholds must fit int32", got=(self.thresholds.min(), self.thresholds.max()))
         sign = self.sign.astype(np.int64)
         first = np.minimum(sign * x.lo, sign * x.hi)
         last = np.maximum(sign * x.lo, sign * x.hi)

@@ -58,7 +58,11 @@ def _scaled(e: Emitter, op: Rescale, value: str, addend: NDArray[np.object_], ra
 
 def _saturated(e: Emitter, op: Rescale, value: str, lo: int, hi: int) -> str:
     """Clip to the saturation bounds, left out where the proven range [lo, hi] cannot reach them."""
-    return value if op.lo <= lo and hi <= op.hi else _clip(e, value, op.lo, op.hi)
+    if op.lo <= lo and hi <= op.hi:
+        return value
+    if e.dtype(value) == INT64:
+        return _clip_int64(e, value, op.lo, op.hi)
+    return _clip(e, value, op.lo, op.hi)
 
 
 def _clip(e: Emitter, value: str, lo: int, hi: int) -> str:
@@ -67,6 +71,18 @@ def _clip(e: Emitter, value: str, lo: int, hi: int) -> str:
     info = np.iinfo(dtype)
     ends = [e.constant(np.array(min(max(bound, info.min), info.max), dtype)) for bound in (lo, hi)]
     return e.node("Clip", [value, *ends], "clipped")
+
+
+def _clip_int64(e: Emitter, value: str, lo: int, hi: int) -> str:
+    """Clip by comparison and choice: Clip, Min and Max of ONNX Runtime compare only the low 32 bits of an int64.
+
+    onnxruntime issues 25280 and 32475; Greater, Less and Where are right.
+    """
+    for compare, bound in (("Greater", hi), ("Less", lo)):
+        end = e.constant(np.array(bound, INT64))
+        beyond = e.node(compare, [value, end], "beyond", bool)
+        value = e.node("Where", [beyond, end, value], "clipped", INT64)
+    return value
 
 
 def lower_clip(e: Emitter, op: Clip, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -78,7 +79,7 @@ class Emitter:
         return self._dtypes[value]
 
     def node(
-        self, op_type: str, inputs: Sequence[str], role: str, dtype: DTypeLike | None = None, **attributes: object
+        self, op_type: str, inputs: Sequence[str], role: str, dtype: DTypeLike | None = None, **attributes: Any
     ) -> str:
         """Emit a node with one output; the output's element type is that of the first input unless given.
 

@@ -10,9 +10,7 @@ from onnx import AttributeProto, TensorProto, inliner, shape_inference
 from qexport.errors import ArtifactError
 
 FLOAT_ELEMENTS = frozenset(
-    number
-    for name, number in TensorProto.DataType.items()
-    if name.startswith(("FLOAT", "DOUBLE", "BFLOAT", "COMPLEX"))
+    number for name, number in TensorProto.DataType.items() if name.startswith(("FLOAT", "DOUBLE", "BFLOAT", "COMPLEX"))
 )
 """Every element type that is not an integer, a boolean or a string."""
 

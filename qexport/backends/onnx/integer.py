@@ -90,9 +90,7 @@ def check_opset(opset: int) -> None:
         OptionError: naming the supported range.
     """
     if not MIN_OPSET <= opset <= MAX_OPSET:
-        raise OptionError(
-            "unsupported ONNX opset", where="--opset", got=opset, expected=f"{MIN_OPSET} to {MAX_OPSET}"
-        )
+        raise OptionError("unsupported ONNX opset", where="--opset", got=opset, expected=f"{MIN_OPSET} to {MAX_OPSET}")
 
 
 def assemble(e: Emitter, metadata: Mapping[str, str]) -> onnx.ModelProto:

@@ -40,7 +40,8 @@ def pack_field(values: NDArray[np.uint8], width: int) -> bytes:
     per_byte = 8 // width
     flat = np.pad(values.reshape(-1), (0, -values.size % per_byte)).reshape(-1, per_byte)  # [K, per_byte]
     shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(width)
-    return np.bitwise_or.reduce(flat << shifts, axis=1).astype(np.uint8).tobytes()
+    packed: NDArray[np.uint8] = np.bitwise_or.reduce(flat << shifts, axis=1)
+    return packed.astype(np.uint8).tobytes()
 
 
 def unpack_field(data: bytes, width: int, count: int) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexport.backends.onnx.emitter import INT8, INT32, INT64, UINT8, Emitter
-from qexport.backends.onnx.weights import Levels, balanced_digits, emit_levels, truncated_digits
+from qexport.backends.onnx.weights import Levels, balanced_digits, emit_levels, emit_set_codes, truncated_digits
 from qexport.ir import TensorType
 from qexport.ir.types import INT32_MAX, INT32_MIN
 from qexport.ops import Conv2d, Linear, Weight
@@ -218,7 +218,7 @@ def _product(e: Emitter, kernel: Kernel, activations: list[Operand], weight: Wei
     if kernel.accepts(whole):
         digits, radix, proven = [whole], 1, True
     else:
-        digits, radix, proven = _weight_digits(kernel, array)
+        digits, radix, proven = _weight_digits(e, kernel, whole)
     dtype = INT32 if proven and len(activations) == 1 else INT64
     sums = []
     for k, digit in enumerate(digits):
@@ -227,15 +227,22 @@ def _product(e: Emitter, kernel: Kernel, activations: list[Operand], weight: Wei
     return e.cast(_horner(e, sums, radix, dtype), INT32, "sum")
 
 
-def _weight_digits(kernel: Kernel, array: NDArray[np.int64]) -> tuple[list[Levels], int, bool]:
-    """Digits, their base, and whether their Horner combination is proven to fit int32."""
+def _weight_digits(e: Emitter, kernel: Kernel, whole: Levels) -> tuple[list[Levels], int, bool]:
+    """Digits, their base, and whether their Horner combination is proven to fit int32.
+
+    Weights from a level set keep one packed copy of their codes, from which each digit is looked up.
+    """
     half = kernel.radix // 2
-    choices = [(balanced_digits(array, kernel.radix), kernel.radix), (truncated_digits(array, half), half)]
-    for digits, radix in choices:
-        if _horner_fits(kernel, digits, radix):
-            return [Levels(d) for d in digits], radix, True
-    digits, radix = choices[0]
-    return [Levels(d) for d in digits], radix, False
+    choices = [(balanced_digits(whole.array, kernel.radix), kernel.radix), (truncated_digits(whole.array, half), half)]
+    proven = [_horner_fits(kernel, digits, radix) for digits, radix in choices]
+    chosen = proven.index(True) if any(proven) else 0
+    digits, radix = choices[chosen]
+    if whole.allowed is None:
+        return [Levels(digit) for digit in digits], radix, any(proven)
+    codes = emit_set_codes(e, whole)
+    cut = (balanced_digits, truncated_digits)[chosen]
+    tables = cut(np.array(whole.allowed, np.int64), radix)[: len(digits)]
+    return [Levels(d, None, codes, t) for d, t in zip(digits, tables, strict=True)], radix, any(proven)
 
 
 def _horner_fits(kernel: Kernel, digits: list[NDArray[np.int64]], radix: int) -> bool:

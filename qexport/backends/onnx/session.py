@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -64,7 +65,7 @@ def run_session(session: onnxruntime.InferenceSession, feeds: Mapping[str, NDArr
     return dict(zip(names, session.run(names, typed), strict=True))
 
 
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(int8)": np.dtype("int8"),
     "tensor(uint8)": np.dtype("uint8"),
     "tensor(int32)": np.dtype("int32"),
@@ -84,9 +85,7 @@ def ir_tensors(model: onnx.ModelProto) -> list[str]:
     raise ArtifactError("the model does not name its IR tensors", expected=f"metadata_props entry {TENSORS_KEY}")
 
 
-def run_all_tensors(
-    model: onnx.ModelProto, feeds: Mapping[str, NDArray], optimized: bool = True
-) -> dict[str, NDArray]:
+def run_all_tensors(model: onnx.ModelProto, feeds: Mapping[str, NDArray], optimized: bool = True) -> dict[str, NDArray]:
     """Run a model written by qexport and return every IR tensor, inputs left out.
 
     An in-memory copy gets every IR tensor as an output; the model itself is unchanged.

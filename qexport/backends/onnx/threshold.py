@@ -24,7 +24,7 @@ class Comparisons:
     spares a multiplication of the int32 accumulator.
 
     Attributes:
-        bars: int64 [R, n], R = C or 1; within [lo, hi + 1] of the compared tensor.
+        bars: int64 [R, n], R = C or 1; up to 2**31 + 1.
         gaps: int64 [n], level increments.
         base, turn: int64 [R]; turn is +1 or -1.
     """
@@ -77,7 +77,7 @@ def _comparison_sum(e: Emitter, plan: Comparisons, compared: str, x: TensorType)
 
 
 def _at_least(e: Emitter, compared: str, bars: NDArray[np.int64], rank: int) -> str:
-    """x >= bars, where a bar of 2**31 is never reached (and must not wrap)."""
+    """x >= bars, where a bar of 2**31 or above (1 - t of a negated channel) is never reached and must not wrap."""
     clamped = np.minimum(bars, INT32_MAX)
     reached = e.node("GreaterOrEqual", [compared, e.per_channel(clamped, rank, INT32)], "reached", bool)
     if np.any(bars > INT32_MAX):

@@ -21,10 +21,14 @@ class Levels:
     Attributes:
         array: integer weights, any shape.
         allowed: ascending values that may occur, or None: every integer between the smallest and the largest.
+        codes: int32 value, already emitted, of codes that select from `values`; "" where there is none.
+        values: int64 [n], what each of those codes stands for.
     """
 
     array: NDArray[np.int64]
     allowed: tuple[int, ...] | None = None
+    codes: str = ""
+    values: NDArray[np.int64] | None = None
 
     @property
     def lo(self) -> int:
@@ -37,7 +41,8 @@ class Levels:
     def plus(self, offset: int) -> Levels:
         """The same weights, every value moved by `offset`."""
         allowed = None if self.allowed is None else tuple(level + offset for level in self.allowed)
-        return Levels(self.array + offset, allowed)
+        values = None if self.values is None else self.values + offset
+        return Levels(self.array + offset, allowed, self.codes, values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +90,8 @@ def emit_levels(e: Emitter, levels: Levels, dtype: DTypeLike, role: str = "weigh
     Initializers are named <IR node>/<role>..., which is how their bytes are counted.
     """
     dtype = np.dtype(dtype)
+    if levels.values is not None:
+        return _lookup(e, levels.values, levels.codes, dtype, role)
     coding = code_levels(levels)
     widths = field_widths(coding.bits)
     if widths == (8,) and coding.table is None:
@@ -94,13 +101,24 @@ def emit_levels(e: Emitter, levels: Levels, dtype: DTypeLike, role: str = "weigh
     direct = coding.table is None and fits(0, coding.gap * ((1 << coding.bits) - 1), dtype)
     value = _emit_codes(e, coding, dtype if direct else INT32, role)
     if coding.table is not None:
-        table = e.initializer(f"{role}.table", coding.table.astype(dtype))
-        return e.node("Gather", [table, value], "levels", dtype)
+        return _lookup(e, coding.table, value, dtype, role)
     if coding.gap != 1:
         value = e.node("Mul", [value, e.constant(np.array(coding.gap, e.dtype(value)))], "levels")
     if coding.base:
         value = e.node("Add", [value, e.constant(np.array(coding.base, e.dtype(value)))], "levels")
     return e.cast(value, dtype, "levels")
+
+
+def emit_set_codes(e: Emitter, levels: Levels, role: str = "weight") -> str:
+    """Positions of the weights in their level set, packed, decoded to int32 for table look-ups."""
+    values = np.array(levels.allowed, np.int64)
+    bits = max(1, (values.size - 1).bit_length())
+    return _emit_codes(e, Coding(np.searchsorted(values, levels.array), bits), INT32, role)
+
+
+def _lookup(e: Emitter, table: NDArray[np.int64], codes: str, dtype: np.dtype, role: str) -> str:
+    """table[codes] in `dtype`; the codes are int32, because Gather takes no narrower index."""
+    return e.node("Gather", [e.initializer(f"{role}.table", table.astype(dtype)), codes], "levels", dtype)
 
 
 def _emit_codes(e: Emitter, coding: Coding, dtype: np.dtype, role: str) -> str:
@@ -136,8 +154,9 @@ def _emit_field(e: Emitter, values: NDArray[np.uint8], width: int, role: str) ->
 
 
 def balanced_digits(array: NDArray[np.int64], radix: int) -> list[NDArray[np.int64]]:
-    """Digits d_0, d_1, ... in [-radix/2, radix/2 - 1] with array == sum_k d_k * radix**k."""
-    digits, half = [], radix // 2
+    """Digits d_0, d_1, ... in [-radix/2, radix/2 - 1] with array == sum_k d_k * radix**k; radix even, at least 4."""
+    digits: list[NDArray[np.int64]] = []
+    half = radix // 2
     while array.any() or not digits:
         digit = (array + half) % radix - half
         digits.append(digit)
@@ -151,7 +170,8 @@ def truncated_digits(array: NDArray[np.int64], radix: int) -> list[NDArray[np.in
     Leading parts of a number never exceed it, so sums over them stay inside the proven range of the whole sum
     (for inputs whose range contains zero).
     """
-    sign, rest, digits = np.sign(array), np.abs(array), []
+    digits: list[NDArray[np.int64]] = []
+    sign, rest = np.sign(array), np.abs(array)
     while rest.any() or not digits:
         digits.append(sign * (rest % radix))
         rest = rest // radix

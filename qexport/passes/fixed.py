@@ -10,7 +10,7 @@ from qexport.ir.types import INT32_MAX, INT32_MIN
 from qexport.ops import Add, Affine, Clip, Op, PRelu
 from qexport.passes.fixedpoint import fit_rescale, step_for
 from qexport.passes.folding import Fold
-from qexport.passes.pending import Pending, rationals
+from qexport.passes.pending import Pending, apply_exact, rationals
 from qexport.passes.streams import WIDE_BITS, Stream
 
 
@@ -90,9 +90,9 @@ class Carrier:
         bends, rest = state.chain[:split], state.chain[split:]
         first, width = step, bits
         if rest:
-            first, width = self._inner_step(state), 32
+            first, width = self._inner_step(state, bends), 32
         elif any(isinstance(op, PRelu) for op in bends):  # saturation must not come before a slope, as it may before a clip
-            first, width = max(step, self._inner_step(state)), 32
+            first, width = max(step, self._inner_step(state, bends)), 32
         x = self._rescaled(replace(state, chain=()), name, first, width)
         for op in bends:
             x = self._bent(x, op, name) if isinstance(op, PRelu) else self._clipped(x, op, name, first)
@@ -102,13 +102,16 @@ class Carrier:
             x = x.then_affine(op) if isinstance(op, Affine) else x.then(op)
         return self.settle(x, name, step, bits)
 
-    def _inner_step(self, state: Pending) -> Fraction:
-        """Step before the chain: as fine as 30 bits of the proven range of that point allow."""
+    def _inner_step(self, state: Pending, bends: tuple[Op, ...]) -> Fraction:
+        """Step before and after the `bends`: as fine as 30 bits of the proven range at those points allow."""
         x = self.out.types[state.tensor]
-        reach = max(
-            max(abs(g * int(lo) + b), abs(g * int(hi) + b))
-            for g, b, lo, hi in zip(state.gain, state.bias, x.lo, x.hi, strict=True)
-        )
+        reach = Fraction(0)
+        for c, ends in enumerate(zip(x.lo.tolist(), x.hi.tolist(), strict=True)):
+            for v in (state.gain[c] * n + state.bias[c] for n in ends):
+                reach = max(reach, abs(v))
+                for op in bends:
+                    v = apply_exact(op, c, v)
+                    reach = max(reach, abs(v))
         return step_for(float(reach), WIDE_BITS)
 
     def _rescaled(self, state: Pending, name: str, step: Fraction, bits: int) -> Pending:

@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qexport.backends.onnx.emitter import INT8, INT32, INT64, UINT8, Emitter
+from qexport.backends.onnx.emitter import INT8, INT32, INT64, UINT8, Emitter, fits
 from qexport.backends.onnx.weights import Levels, balanced_digits, emit_levels, emit_set_codes, truncated_digits
-from qexport.ir import TensorType
+from qexport.ir import TensorType, integer
 from qexport.ir.types import INT32_MAX, INT32_MIN
 from qexport.ops import Conv2d, Linear, Weight
 from qexport.ops.conv2d import channel_bounds
@@ -61,16 +61,19 @@ class Kernel(Protocol):
         """Emit the product, int32."""
         ...
 
-    def bounds(self, array: NDArray[np.int64]) -> tuple[NDArray, NDArray]:
-        """Proven smallest and largest sum per output channel for these weights and the layer's whole input."""
+    def fits_int32(self, array: NDArray[np.int64]) -> bool:
+        """Whether the sums of these weights with the input, and with every leading part of it, fit int32."""
         ...
 
 
 class ConvKernel:
-    """ConvInteger on int8 activations of magnitude `peak` and uint8 weights."""
+    """ConvInteger on int8 activations of magnitude `peak` and uint8 weights.
 
-    def __init__(self, e: Emitter, op: Conv2d, x: TensorType, peak: int) -> None:
-        self._e, self._op, self._x = e, op, x
+    `ranges` are the types whose sums must fit int32: of the input, or of what its digits add up to.
+    """
+
+    def __init__(self, e: Emitter, op: Conv2d, ranges: list[TensorType], peak: int) -> None:
+        self._e, self._op, self._ranges = e, op, ranges
         self._span = min(PAIR_LIMIT // (2 * peak), BYTE - 1)
         self.radix = _power_of_two(self._span + 1)
 
@@ -93,8 +96,9 @@ class ConvKernel:
         settings = {"kernel_shape": op.weight.array.shape[2:], "strides": op.stride, "dilations": op.dilation}
         return e.node("ConvInteger", inputs, "acc", INT32, pads=pads, group=groups, **settings)
 
-    def bounds(self, array: NDArray[np.int64]) -> tuple[NDArray, NDArray]:
-        return channel_bounds(Weight(array), self._x, self._op.groups, any(map(any, self._op.pads)))
+    def fits_int32(self, array: NDArray[np.int64]) -> bool:
+        padded = any(map(any, self._op.pads))
+        return all(_in_int32(*channel_bounds(Weight(array), x, self._op.groups, padded)) for x in self._ranges)
 
     def _merge_groups(self, weight: Operand) -> tuple[str, int]:
         """Block-diagonal weights of b groups each, and the number of groups that remain.
@@ -138,8 +142,8 @@ class LinearKernel:
             inputs.append(e.constant(np.array(x.zero_point, UINT8)))
         return e.node("MatMulInteger", inputs, "acc", INT32)
 
-    def bounds(self, array: NDArray[np.int64]) -> tuple[NDArray, NDArray]:
-        return channel_bounds(Weight(array), self._x, 1, False)
+    def fits_int32(self, array: NDArray[np.int64]) -> bool:
+        return _in_int32(*channel_bounds(Weight(array), self._x, 1, False))
 
 
 def lower_conv2d(e: Emitter, op: Conv2d, name: str) -> str:
@@ -147,10 +151,14 @@ def lower_conv2d(e: Emitter, op: Conv2d, name: str) -> str:
     x = e.graph.types[name]
     lo, hi = _range_with_zero(x)
     if hi - lo >= BYTE:
-        return _product(e, ConvKernel(e, op, x, BYTE // 2), _activation_digits(e, name, lo, hi), op.weight)
+        digits = _activation_digits(e, name, lo, hi)
+        # Leading digits alone are x less its lower digits, rounded down; lower digits alone are bytes.
+        leading = integer(x.shape, x.lo - BYTE ** (len(digits) - 1) + 1, x.hi)
+        kernel = ConvKernel(e, op, [leading, integer(x.shape, 0, BYTE - 1)], BYTE // 2)
+        return _product(e, kernel, digits, op.weight)
     info = np.iinfo(INT8)
     offset = max(hi - info.max, 0) + min(lo - info.min, 0)
-    kernel = ConvKernel(e, op, x, max(hi - offset, offset - lo, 1))
+    kernel = ConvKernel(e, op, [x], max(hi - offset, offset - lo, 1))
     return _product(e, kernel, [_moved(e, name, offset, INT8)], op.weight)
 
 
@@ -170,6 +178,10 @@ def _power_of_two(limit: int) -> int:
     return 1 << (limit.bit_length() - 1)
 
 
+def _in_int32(lo: NDArray, hi: NDArray) -> bool:
+    return bool(lo.min() >= INT32_MIN and hi.max() <= INT32_MAX)
+
+
 def _range_with_zero(x: TensorType) -> tuple[int, int]:
     """Proven range of a tensor, with zero: the zero point of a byte operand must be a byte itself."""
     return min(0, int(x.lo.min())), max(0, int(x.hi.max()))
@@ -187,23 +199,27 @@ def _moved(e: Emitter, name: str, offset: int, dtype: np.dtype) -> Operand:
 
 
 def _activation_digits(e: Emitter, name: str, lo: int, hi: int) -> list[Operand]:
-    """Balanced base-256 digits of a wide tensor, lowest first, int8 with zero point 0.
+    """Base-256 digits of a wide tensor, lowest first, as int8 bytes.
 
-    They are the bytes of x + sum_k 128 * 256**k, less 128 each; so zero padding is the digit 0 everywhere.
+    x = sum_k byte_k * 256**k - turns * 256**(count - 1): the bytes of x made non-negative, of which the top one
+    carries the sign. Every byte is stored less 128, so its zero point is the stored form of what padding stands for.
     """
-    offsets = [BYTE // 2]
-    while not -sum(offsets) <= lo <= hi < BYTE ** len(offsets) - sum(offsets):
-        offsets.append(offsets[-1] * BYTE)
-    shifted = e.node("Add", [e.cast(name, INT64), e.constant(np.array(sum(offsets), INT64))], "offset")
-    unsigned = e.cast(shifted, np.uint64, "offset")
+    count = 1
+    while hi - (lo // BYTE ** (count - 1)) * BYTE ** (count - 1) >= BYTE**count:
+        count += 1
+    turns = -(lo // BYTE ** (count - 1))
+    offset = turns * BYTE ** (count - 1)
+    signed, unsigned = (INT32, np.uint32) if fits(0, hi + offset, INT32) else (INT64, np.uint64)
+    shifted = e.node("Add", [e.cast(name, signed), e.constant(np.array(offset, signed))], "offset")
+    source = e.cast(shifted, unsigned, "offset")
     digits = []
-    for k in range(len(offsets)):
-        value = unsigned
+    for k in range(count):
+        value = source
         if k:
-            value = e.node("BitShift", [value, e.constant(np.array(8 * k, np.uint64))], "upper", direction="RIGHT")
-        value = e.node("BitwiseAnd", [value, e.constant(np.array(BYTE - 1, np.uint64))], "byte")
+            value = e.node("BitShift", [value, e.constant(np.array(8 * k, unsigned))], "upper", direction="RIGHT")
+        value = e.node("BitwiseAnd", [value, e.constant(np.array(BYTE - 1, unsigned))], "byte")
         value = e.node("Sub", [e.cast(value, INT32), e.constant(np.array(BYTE // 2, INT32))], "digit")
-        digits.append(Operand(e.cast(value, INT8), 0))
+        digits.append(Operand(e.cast(value, INT8), (turns if k == count - 1 else 0) - BYTE // 2))
     return digits
 
 
@@ -213,13 +229,12 @@ def _product(e: Emitter, kernel: Kernel, activations: list[Operand], weight: Wei
     The combination (d_2 * r + d_1) * r + d_0 is done in int32 where every intermediate is proven to fit, first for
     balanced digits of the weights, then for truncated ones; else in int64.
     """
-    array = weight.array.astype(np.int64)
-    whole = Levels(array, weight.level_set)
+    whole = Levels(weight.array.astype(np.int64), weight.level_set)
     if kernel.accepts(whole):
-        digits, radix, proven = [whole], 1, True
+        digits, radix, proven = [whole], 1, _horner_fits(kernel, [whole.array], 1)
     else:
         digits, radix, proven = _weight_digits(e, kernel, whole)
-    dtype = INT32 if proven and len(activations) == 1 else INT64
+    dtype = INT32 if proven else INT64
     sums = []
     for k, digit in enumerate(digits):
         operand = kernel.weight(digit, f"weight.d{k}" if k else "weight")
@@ -249,10 +264,8 @@ def _horner_fits(kernel: Kernel, digits: list[NDArray[np.int64]], radix: int) ->
     """Whether every intermediate of the Horner combination is proven to fit int32."""
     leading = np.zeros_like(digits[0])
     for digit in reversed(digits):
-        for array in (leading * radix, digit, leading * radix + digit):
-            lo, hi = kernel.bounds(array)
-            if lo.min() < INT32_MIN or hi.max() > INT32_MAX:
-                return False
+        if not all(kernel.fits_int32(array) for array in (leading * radix, digit, leading * radix + digit)):
+            return False
         leading = leading * radix + digit
     return True
 

@@ -97,7 +97,19 @@ def test_conv_geometries(check_equal, one_op, rng, levels, geometry, batch):
     check_equal(graph, {"x": rng.integers(0, 256, (batch, g.channels[0], 9, 8))})
 
 
-@pytest.mark.parametrize(("lo", "hi"), [(-(2**15), 2**15 - 1), (-3, 300), (0, 2**20), (-(2**23), 2**23), (-300, -2)])
+@pytest.mark.parametrize(
+    ("lo", "hi"),
+    [
+        (-(2**15), 2**15 - 1),
+        (-3, 300),
+        (0, 2**20),
+        (-(2**23), 2**23),
+        (-300, -2),
+        (0, 65535),
+        (-256, 0),
+        (-40000, 25535),
+    ],
+)
 @pytest.mark.parametrize("levels", ["binary", "plus_minus_4", "any6"])
 def test_conv_wide_activations(check_equal, one_op, rng, levels, lo, hi):
     op = conv(rng, levels, Geometry(channels=(1, 2), kernel=(2, 2)))

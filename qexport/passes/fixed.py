@@ -148,5 +148,7 @@ class Carrier:
             return state
         bounds = [None if v is None else round(v) for v in (lo, hi)]
         exact = bounds == [lo, hi]
-        tensor = self.out.add(self.out.unique(f"{name}.clipped"), Clip(*bounds), state.tensor)
+        # A bound beyond int32 is one that a later clip of the chain takes back: the step was made for the chain's end.
+        held = [None if v is None else min(max(v, INT32_MIN), INT32_MAX) for v in bounds]
+        tensor = self.out.add(self.out.unique(f"{name}.clipped"), Clip(*held), state.tensor)
         return replace(state, tensor=tensor, error=state.error if exact else state.error + float(step) / 2)

@@ -1,0 +1,45 @@
+# Every target works on a fresh clone: it creates .venv and installs what it needs, once.
+
+VENV := .venv
+BIN := $(VENV)/bin
+CHECKPOINT := models/checkpoints/digits_w2a2.pt
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-all bench lint clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+# Convert the committed 2-bit digits network, then compare it with its checkpoint on digits it was not trained on.
+demo: $(VENV)/.installed-demo
+	$(BIN)/qexport convert $(CHECKPOINT) --bits 2 --format onnx,onnx-qdq -o out
+	$(BIN)/python -m qexport.models.digits_data out/digits_test.npz
+	$(BIN)/qexport validate out/model.onnx --checkpoint $(CHECKPOINT) --data out/digits_test.npz --max-drop 0.5
+
+test: $(VENV)/.installed-test
+	$(BIN)/pytest -q -m "not slow"
+
+test-all: $(VENV)/.installed-test
+	$(BIN)/pytest -q
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/conversion.py
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) out build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each extra of pyproject.toml. The constraints keep pip from taking a newer torch than the tested one.
+$(VENV)/.installed-%: pyproject.toml requirements/constraints.txt $(VENV)/.created
+	@echo "Installing qexport[$*] into $(VENV); torch makes the first time take a minute or more."
+	$(BIN)/pip install -q -c requirements/constraints.txt -e '.[$*]'
+	@touch $@
+
+$(VENV)/.created:
+	scripts/create-venv $(VENV)
+	@touch $@

@@ -1,0 +1,132 @@
+"""The package as a whole: which layer may import what, what starts without torch, what the wheel holds."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import qexport
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(qexport.__file__).parent
+
+# Upper layers first; a layer imports layers above it and itself. A new package or module of qexport/ gets its place here.
+LAYERS = (
+    "errors",
+    "stepfunction",
+    "levels",
+    "ir",
+    "ops",
+    "datasets",
+    "models",
+    "checkpoints",
+    "freeze",
+    "capture",
+    "passes",
+    "reference",
+    "calibration",
+    "backends",
+    "validation",
+    "cli",
+)
+
+# Heavy or replaceable libraries and the only layers that may import them.
+RESTRICTED = {
+    "torch": {"models", "checkpoints", "freeze", "capture", "calibration"},
+    "safetensors": {"models", "checkpoints"},
+    "onnx": {"backends"},
+    "onnxruntime": {"backends", "validation"},
+    "rich": {"cli"},
+    "sklearn": {"models"},
+}
+
+
+def layer_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def run_time_imports(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import below node, except those only the type checker sees."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.Import):
+            yield from ((child.lineno, alias.name) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"line {child.lineno}: relative import; write the module's full name"
+            # `from qexport import ops` names the layer after the import, `from qexport.ops import Add` before it.
+            names = [alias.name for alias in child.names] if child.module == "qexport" else [""]
+            yield from ((child.lineno, f"{child.module}.{name}".rstrip(".")) for name in names)
+        else:
+            yield from run_time_imports(child)
+
+
+def sources() -> list[Path]:
+    # Not PACKAGE.rglob: it does not descend into the links to cli, calibration and models.
+    return sorted([*PACKAGE.glob("*.py"), *(file for entry in PACKAGE.iterdir() for file in entry.rglob("*.py"))])
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_follow_the_layers(file: Path) -> None:
+    layer = layer_of(file)
+    wrong = []
+    for line, module in run_time_imports(ast.parse(file.read_text())):
+        top, _, rest = module.partition(".")
+        below = rest.partition(".")[0]
+        if layer not in RESTRICTED.get(top, {layer}):
+            wrong.append(f"{file}:{line}: {layer} imports {top}; only {sorted(RESTRICTED[top])} may")
+        if top == "qexport" and layer != "__init__" and LAYERS.index(below) > LAYERS.index(layer):
+            wrong.append(f"{file}:{line}: {layer} imports {below}, a layer below it")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_module_has_a_layer() -> None:
+    found = {layer_of(file) for file in sources()} - {"__init__"}
+    assert found <= set(LAYERS), "give the new layer its place in LAYERS"
+    assert {"cli", "calibration", "models"} <= found, "the links to the top-level folders are missing"
+
+
+@pytest.mark.parametrize("program", ["import qexport", "from qexport.cli.main import main; main(['--help'])"])
+def test_starts_without_torch(program: str) -> None:
+    command = [sys.executable, "-X", "importtime", "-c", program]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in found.splitlines()}
+    assert "qexport" in imported
+    assert not imported & {"torch", "onnx", "onnxruntime"}
+
+
+def build(kind: str, source: Path, output: Path) -> Path:
+    program = f"import sys, scikit_build_core.build as backend; backend.build_{kind}(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", program, str(output)], cwd=source, check=True, capture_output=True)
+    (built,) = output.iterdir()
+    return built
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the wheel is built from a clean clone, and this is no clone")
+def test_wheel_and_sdist_hold_every_module(tmp_path: Path) -> None:
+    """What git tracks is what both wheels hold: the one built from a clone and the one built from the sdist."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    tracked = subprocess.run(["git", "ls-files"], cwd=clone, check=True, capture_output=True, text=True).stdout.split()
+    links = {"cli", "calibration", "models"}
+    expected = {
+        f"qexport/{name}" if name.partition("/")[0] in links else name
+        for name in tracked
+        if name.partition("/")[0] in {"qexport", *links} and name.endswith((".py", "/py.typed"))
+    }
+
+    with tarfile.open(build("sdist", clone, tmp_path / "sdist")) as sdist:
+        assert not [member.name for member in sdist if member.issym() or member.islnk()]
+        sdist.extractall(tmp_path, filter="data")
+        unpacked = tmp_path / sdist.getnames()[0].partition("/")[0]
+    for source in (clone, unpacked):
+        with zipfile.ZipFile(build("wheel", source, tmp_path / f"wheel-{source.name}")) as wheel:
+            held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        assert held == expected

@@ -8,9 +8,10 @@ from fractions import Fraction
 import numpy as np
 
 from qexport.errors import AccumulatorError, UnsupportedOperatorError
-from qexport.ir import Node
+from qexport.ir import Node, TensorType
 from qexport.ir.types import INT32_MAX
 from qexport.ops import Add, BorderBias, Conv2d, Linear, Rescale, Slice, Weight
+from qexport.ops.weight import spread_over_groups
 from qexport.passes.fixed import Carrier
 from qexport.passes.fixedpoint import step_for
 from qexport.passes.pending import Pending, rationals
@@ -50,19 +51,32 @@ def _product(carrier: Carrier, node: Node, op: Conv2d | Linear, x: Pending, gain
 
 
 def _bound(carrier: Carrier, weight: Weight, x: Pending) -> float:
-    mass = np.abs(weight.array.astype(np.float64)).reshape(weight.array.shape[0], -1).sum(1).max()
-    return float(mass) * carrier.out.types[x.tensor].max_abs
+    return _reached(weight, carrier.out.types[x.tensor])
+
+
+def _reached(weight: Weight, x: TensorType) -> float:
+    """Largest |sum| any output channel can reach: sum of |level| times the largest |value| of its input channel."""
+    reach = np.maximum(np.abs(x.lo), np.abs(x.hi)).astype(np.float64)
+    products = np.abs(weight.array.astype(np.float64)) * spread_over_groups(reach, weight.array)
+    return float(products.reshape(len(products), -1).sum(1).max())
 
 
 def _narrowed(carrier: Carrier, node: Node, weight: Weight) -> Pending:
-    """A wide input as fixed point of as many bits as the accumulator leaves (docs/arithmetic.md, eq. 10)."""
-    mass = int(np.abs(weight.array.astype(np.int64)).reshape(weight.array.shape[0], -1).sum(1).max())
-    room = int(INT32_MAX * ACCUMULATOR_SHARE) // max(mass, 1)
-    bits = min(CONV_INPUT_BITS if isinstance(node.op, Conv2d) else LINEAR_INPUT_BITS, room.bit_length())
-    if bits < 4:
-        raise AccumulatorError("no fixed-point input of 4 bits fits the accumulator", where=node.name, got=bits)
+    """A wide input on the finest step the accumulator leaves room for (docs/arithmetic.md, eq. 10)."""
     source = node.inputs[0]
-    return carrier.fixed(source, step_for(carrier.real.types[source].max_abs, bits))
+    x = carrier.real.types[source]
+    bits = CONV_INPUT_BITS if isinstance(node.op, Conv2d) else LINEAR_INPUT_BITS
+    step = step_for(x.max_abs, bits)
+    while _reached(weight, x) > INT32_MAX * ACCUMULATOR_SHARE * step:
+        step *= 2
+    if x.max_abs < 8 * step:
+        raise AccumulatorError(
+            "no fixed-point input of 4 bits fits the accumulator",
+            where=node.name,
+            got=f"range {x.max_abs:.3g}, step {float(step):.3g}",
+            remedy="use fewer --edge-bits, or a network with a quantizer in front of the layer",
+        )
+    return carrier.fixed(source, step)
 
 
 def _product_by_unit(carrier: Carrier, node: Node, op: Conv2d | Linear, x: Pending, scale: np.ndarray) -> Pending:

@@ -1,0 +1,126 @@
+"""qexport.convert: checkpoint in, artifacts out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qexport.backends.onnx.inspection import weight_bytes
+from qexport.backends.onnx.integer import to_onnx
+from qexport.backends.onnx.qdq import to_qdq
+from qexport.backends.onnx.writer import write_onnx
+from qexport.conversion.build import Built, Images, Progress, build
+from qexport.conversion.output import staged
+from qexport.conversion.report import conversion_report
+from qexport.conversion.settings import DEFAULT_ACT_BITS, Settings
+from qexport.datasets import open_dataset
+from qexport.errors import OptionError
+
+FILE_NAMES = {"onnx": "model.onnx", "onnx-qdq": "model.qdq.onnx"}
+"""Formats and the file each is written to."""
+
+REPORT_NAME = "report.json"
+DEFAULT_OPSET = 25
+QDQ_NOTES_KEY = "qexport.qdq_notes"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What `convert` made.
+
+    Attributes:
+        built: every level of the network, from soft to integer.
+        files: format -> path written; empty without an output directory.
+        report: contents of report.json.
+    """
+
+    built: Built
+    files: dict[str, Path]
+    report: dict[str, Any]
+
+
+def convert(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    bits: int | None = None,
+    weight_bits: int | None = None,
+    act_bits: int | None = None,
+    formats: Sequence[str] = ("onnx",),
+    calibration_data: str | Path | None = None,
+    opset: int = DEFAULT_OPSET,
+    progress: Progress = lambda stage: None,
+    **settings: Any,
+) -> Artifact:
+    """Convert a checkpoint into integer-only artifacts, proven while they are made.
+
+    Args:
+        checkpoint: file with a network trained with soft quantizers.
+        output: directory for model.onnx, model.qdq.onnx and report.json.
+        bits: what weights and activations were trained for; weight_bits and act_bits replace it for one of them.
+            Activations that training left float get act_bits, or 8: `bits` says nothing about them.
+        formats: any of "onnx" (integers only) and "onnx-qdq".
+        calibration_data: image folder, npz or npy, for activations that training left float.
+        opset: ONNX operator set.
+        progress: told the name of each stage as it begins.
+        settings: further fields of Settings (edge_bits, weight_levels, family, mean, std ...).
+
+    Raises:
+        QExportError: any of its kinds; nothing is left behind in `output`.
+    """
+    unknown = [f for f in formats if f not in FILE_NAMES]
+    if unknown or not formats:
+        raise OptionError("unknown format", where="--format", got=unknown or "none", expected=", ".join(FILE_NAMES))
+    chosen = Settings(
+        weight_bits=weight_bits or bits,
+        act_bits=act_bits or bits,
+        float_act_bits=act_bits or DEFAULT_ACT_BITS,
+        **settings,
+    )
+    with staged(output) as staging:
+        built = build(checkpoint, chosen, calibration_images=_reader(calibration_data), progress=progress)
+        progress("writing")
+        models = {name: _model(built, name, opset) for name in formats}
+        for name, model in models.items():
+            write_onnx(model, staging / FILE_NAMES[name])
+        stored = weight_bytes(models.get("onnx") or next(iter(models.values())))
+        files = {FILE_NAMES[name]: (staging / FILE_NAMES[name]).stat().st_size for name in formats}
+        notes = [p.value for m in models.values() for p in m.metadata_props if p.key == QDQ_NOTES_KEY and p.value]
+        report = conversion_report(built, stored, files, notes)
+        (staging / REPORT_NAME).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return Artifact(built, {name: Path(output) / FILE_NAMES[name] for name in formats}, report)
+
+
+def metadata(built: Built) -> dict[str, str]:
+    """metadata_props of every artifact of a conversion (docs/artifact-metadata.md)."""
+    checkpoint, lowered, settings = built.checkpoint, built.lowered, built.settings
+    bounds = {name: [int(t.lo.min()), int(t.hi.max())] for name, t in lowered.graph.types.items()}
+    outputs = [{"name": u.tensor, "scale": float(u.scale)} for u in lowered.outputs]
+    return {
+        "qexport.source_sha256": checkpoint.sha256,
+        "qexport.source_file": checkpoint.source.name,
+        "qexport.family": checkpoint.family,
+        "qexport.architecture": checkpoint.arch,
+        "qexport.settings": settings.to_json(),
+        "qexport.input_shape": json.dumps(settings.input_shape),
+        "qexport.preprocessing": "none: uint8 pixels 0..255, NCHW; normalisation is inside",
+        "qexport.class_names": json.dumps(checkpoint.class_names),
+        "qexport.outputs": json.dumps(outputs),
+        "qexport.bounds": json.dumps(bounds),
+    }
+
+
+def _model(built: Built, name: str, opset: int) -> Any:
+    if name == "onnx":
+        return to_onnx(built.graph, metadata=metadata(built), opset=opset)
+    return to_qdq(built.lowered.real, metadata=metadata(built), opset=opset)
+
+
+def _reader(path: str | Path | None) -> Callable[[tuple[int, ...]], Images] | None:
+    """Opens the calibration data once the input shape is known."""
+    if path is None:
+        return None
+    return lambda shape: open_dataset(path, shape).batches()  # type: ignore[arg-type]

@@ -1,0 +1,67 @@
+"""Running accuracy and agreement of the levels of one network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qexport.validation.report import LevelResult
+
+TOP_K = 5
+
+
+def ranked(logits: NDArray) -> NDArray[np.int64]:
+    """Classes by falling logit, ties to the lower index: [N, min(K, 5)]."""
+    return np.argsort(-logits.astype(np.float64), axis=1, kind="stable")[:, :TOP_K]
+
+
+@dataclass
+class Accuracy:
+    """Predictions of every level, gathered batch by batch.
+
+    Attributes:
+        predictions: level -> list of [n, k] ranked classes, in order of the levels.
+        labels: list of [n] labels, empty without labels.
+    """
+
+    predictions: dict[str, list[NDArray]] = field(default_factory=dict)
+    labels: list[NDArray] = field(default_factory=list)
+
+    def add(self, level: str, logits: NDArray) -> None:
+        self.predictions.setdefault(level, []).append(ranked(logits))
+
+    def results(self, n_classes: int) -> list[LevelResult]:
+        """One row a level, in the order they were first added."""
+        labels = np.concatenate(self.labels) if self.labels else None
+        ranks = {level: np.concatenate(parts) for level, parts in self.predictions.items()}
+        rows: list[LevelResult] = []
+        above: NDArray | None = None
+        for level, rank in ranks.items():
+            top1 = top5 = None
+            if labels is not None:
+                top1 = percent(rank[:, 0] == labels)
+                top5 = percent((rank == labels[:, None]).any(1)) if n_classes > TOP_K else None
+            agreement = None if above is None else percent(rank[:, 0] == above)
+            rows.append(LevelResult(level, top1, top5, agreement, percent(rank[:, 0] == ranks["frozen"][:, 0])))
+            above = rank[:, 0]
+        return rows
+
+    def changed(self, names: tuple[str, ...] | None, most: int = 10) -> list[tuple[str, str, int]]:
+        """Predictions that differ between the frozen and the integer network: (frozen, integer, count)."""
+        pairs = Counter[tuple[int, int]]()
+        for before, after in zip(self.predictions["frozen"], self.predictions["integer"], strict=True):
+            moved = before[:, 0] != after[:, 0]
+            pairs.update(zip(before[moved, 0].tolist(), after[moved, 0].tolist(), strict=True))
+
+        def name(index: int) -> str:
+            return names[index] if names is not None and index < len(names) else str(index)
+
+        return [(name(a), name(b), count) for (a, b), count in pairs.most_common(most)]
+
+
+def percent(flags: NDArray[np.bool_]) -> float:
+    """Share of true values, in percent."""
+    return 100.0 * float(np.mean(flags)) if flags.size else 0.0

@@ -12,16 +12,18 @@ from onnx import TensorProto, helper
 
 from qexport.ir import Graph, TensorType
 
-INT8, UINT8, INT32, INT64, BOOL = (np.dtype(n) for n in ("int8", "uint8", "int32", "int64", "bool"))
+INT8, UINT8, INT16, INT32, INT64 = (np.dtype(n) for n in ("int8", "uint8", "int16", "int32", "int64"))
+BOOL, FLOAT = np.dtype("bool"), np.dtype("float32")
 
 ELEMENT = {
     INT8: TensorProto.INT8,
     UINT8: TensorProto.UINT8,
+    INT16: TensorProto.INT16,
     INT32: TensorProto.INT32,
     INT64: TensorProto.INT64,
     np.dtype("uint32"): TensorProto.UINT32,
     np.dtype("uint64"): TensorProto.UINT64,
-    np.dtype("float32"): TensorProto.FLOAT,
+    FLOAT: TensorProto.FLOAT,
     BOOL: TensorProto.BOOL,
 }
 """ONNX element type of each numpy dtype the backends use."""

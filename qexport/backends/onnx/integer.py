@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 import onnx
@@ -80,7 +80,7 @@ def to_onnx(graph: Graph, *, metadata: Mapping[str, str], opset: int = MAX_OPSET
         value = LOWERINGS[node.op.kind](e, node.op, *node.inputs)
         dtype = INT32 if node.name in graph.outputs else container(graph.types[node.name])
         e.bind(value, node.name, dtype)
-    return assemble(e, {**metadata, FORMAT_KEY: "onnx"})
+    return assemble(e, {**metadata, FORMAT_KEY: "onnx"}, [node.name for node in graph.nodes])
 
 
 def check_opset(opset: int) -> None:
@@ -93,20 +93,25 @@ def check_opset(opset: int) -> None:
         raise OptionError("unsupported ONNX opset", where="--opset", got=opset, expected=f"{MIN_OPSET} to {MAX_OPSET}")
 
 
-def assemble(e: Emitter, metadata: Mapping[str, str]) -> onnx.ModelProto:
-    """The model of everything an emitter collected; IR tensors get declared shapes with the batch axis "N"."""
+def assemble(e: Emitter, metadata: Mapping[str, str], carried: Sequence[str]) -> onnx.ModelProto:
+    """The model of everything an emitter collected.
+
+    Args:
+        e: the emitter.
+        metadata: strings for metadata_props.
+        carried: IR tensors that a value of their name carries; they get declared shapes with the batch axis "N".
+    """
 
     def info(name: str) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, ELEMENT[e.dtype(name)], ["N", *e.graph.types[name].shape])
 
-    inner = [node.name for node in e.graph.nodes if node.name not in e.graph.outputs]
     onnx_graph = helper.make_graph(
         e.nodes,
         "qexport",
         [info(name) for name in e.graph.inputs],
         [info(name) for name in e.graph.outputs],
         e.initializers,
-        value_info=[info(name) for name in inner],
+        value_info=[info(name) for name in carried if name not in e.graph.outputs],
     )
     imports = [helper.make_opsetid("", e.opset)]
     model = helper.make_model(
@@ -116,7 +121,7 @@ def assemble(e: Emitter, metadata: Mapping[str, str]) -> onnx.ModelProto:
         producer_name="qexport",
         producer_version=_version(),
     )
-    props = {**metadata, TENSORS_KEY: json.dumps([*e.graph.inputs, *(node.name for node in e.graph.nodes)])}
+    props = {**metadata, TENSORS_KEY: json.dumps([*e.graph.inputs, *carried])}
     helper.set_model_props(model, dict(sorted(props.items())))
     return model
 

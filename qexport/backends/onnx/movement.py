@@ -82,12 +82,16 @@ def _folded(e: Emitter, op_type: str, parts: list[str]) -> str:
 
 def lower_slice(e: Emitter, op: Slice, name: str) -> str:
     """Slice of the axes that change."""
-    shape = e.graph.types[name].shape
-    cut = [(i + 1, r) for i, (r, extent) in enumerate(zip(op.ranges, shape, strict=True)) if r != (0, extent, 1)]
+    return emit_slice(e, op.ranges, name, e.graph.types[name].shape)
+
+
+def emit_slice(e: Emitter, ranges: tuple[tuple[int, int, int], ...], value: str, shape: tuple[int, ...]) -> str:
+    """Slice per-sample axes of a value of any element type, leaving out axes that stay whole."""
+    cut = [(i + 1, r) for i, (r, extent) in enumerate(zip(ranges, shape, strict=True)) if r != (0, extent, 1)]
     if not cut:
-        return name
+        return value
     columns = [[r[0] for _, r in cut], [r[1] for _, r in cut], [axis for axis, _ in cut], [r[2] for _, r in cut]]
-    return e.node("Slice", [name, *(e.constant(np.array(column, INT64)) for column in columns)], "slice")
+    return e.node("Slice", [value, *(e.constant(np.array(column, INT64)) for column in columns)], "slice")
 
 
 def lower_pad(e: Emitter, op: Pad, name: str) -> str:

@@ -1,0 +1,171 @@
+"""The QDQ flavour: float ONNX with QuantizeLinear and DequantizeLinear, for runtimes that fuse them.
+
+Not integer-only and not bit-exact: requantization inside fused kernels is float32. What is not plain QDQ is said
+in the notes (metadata_props entry QDQ_NOTES_KEY).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import onnx
+
+from qexport.backends.onnx.emitter import FLOAT, INT32, INT64, UINT8, Emitter
+from qexport.backends.onnx.integer import FORMAT_KEY, MAX_OPSET, assemble, check_opset
+from qexport.backends.onnx.movement import emit_slice, lower_reshape
+from qexport.backends.onnx.qdq_layers import emit_layer
+from qexport.backends.onnx.qdq_state import BYTE_MAX, Coded, State
+from qexport.backends.onnx.qdq_steps import emit_step
+from qexport.errors import UnsupportedOperatorError
+from qexport.ir import Graph, Node
+from qexport.ops import Add, Affine, AvgPool, BorderBias, Clip, Concat, MaxPool, Pad, PRelu, Reshape, Slice
+
+QDQ_NOTES_KEY = "qexport.qdq_notes"
+"""metadata_props key of the notes, one a line; present also where there are none."""
+
+
+def to_qdq(real_graph: Graph, *, metadata: Mapping[str, str], opset: int = MAX_OPSET) -> onnx.ModelProto:
+    """Write a quantized real graph as a QDQ model.
+
+    The input is the uint8 image, the outputs are float32 of the graph's names. Real tensors that a value of the
+    model carries have that value's name; those folded into a neighbour have none.
+
+    Args:
+        real_graph: what `quantize_layers` returns.
+        metadata: strings for metadata_props; the keys of the backends are added.
+        opset: version of the default operator set, 18 to 25.
+
+    Raises:
+        OptionError: the opset is not supported.
+        UnsupportedOperatorError: an op of the graph has no QDQ form.
+    """
+    check_opset(opset)
+    s = State(Emitter(real_graph, opset), real_graph.consumers())
+    for name in real_graph.inputs:
+        s.e.declare(name, UINT8)
+        s.coded[name] = Coded(name, Fraction(1), 0, BYTE_MAX)
+    for node in real_graph.nodes:
+        if node.name in s.absorbed:
+            continue
+        s.e.enter(node.name)
+        if node.op.kind not in EMITTERS:
+            raise UnsupportedOperatorError("no QDQ form", where=node.name, got=node.op.kind)
+        EMITTERS[node.op.kind](s, node, node.op)
+    notes = {FORMAT_KEY: "onnx-qdq", QDQ_NOTES_KEY: "\n".join(s.notes)}
+    return assemble(s.e, {**metadata, **notes}, s.carried)
+
+
+def qdq_notes(model: onnx.ModelProto) -> list[str]:
+    """What of a model written by `to_qdq` is not plain QDQ."""
+    return [line for p in model.metadata_props if p.key == QDQ_NOTES_KEY for line in p.value.splitlines()]
+
+
+def _emit_affine(s: State, node: Node, op: Affine) -> None:
+    """gain * x + bias per channel, without what changes nothing."""
+    value, rank = s.real(node.inputs[0]), len(s.graph.types[node.name].shape)
+    if any(gain != 1 for gain in op.gain):
+        value = s.e.node("Mul", [value, s.float_constant([float(g) for g in op.gain], rank)], "scaled")
+    if any(op.bias):
+        value = s.e.node("Add", [value, s.float_constant([float(b) for b in op.bias], rank)], "shifted")
+    s.finish_float(node.name, value)
+
+
+def _emit_clip(s: State, node: Node, op: Clip) -> None:
+    value = s.real(node.inputs[0])
+    if op.hi is None and op.lo == 0:
+        value = s.e.node("Relu", [value], "relu")
+    elif op.lo is not None or op.hi is not None:
+        ends = ["" if bound is None else s.e.constant(np.array(float(bound), FLOAT)) for bound in (op.lo, op.hi)]
+        value = s.e.node("Clip", [value, *ends], "clipped")
+    s.finish_float(node.name, value)
+
+
+def _emit_prelu(s: State, node: Node, op: PRelu) -> None:
+    rank = len(s.graph.types[node.name].shape)
+    slope = s.float_constant([float(v) for v in op.slope], rank)
+    s.finish_float(node.name, s.e.node("PRelu", [s.real(node.inputs[0]), slope], "prelu"))
+
+
+def _emit_add(s: State, node: Node, op: Add) -> None:
+    s.finish_float(node.name, s.e.node("Add", [s.real(tensor) for tensor in node.inputs], "sum"))
+
+
+def _emit_border_bias(s: State, node: Node, op: BorderBias) -> None:
+    """The table stays small in the file and is expanded when the model is loaded."""
+    bias = s.e.initializer("border", op.values.astype(FLOAT))
+    for axis, classes in ((1, op.rows), (2, op.cols)):
+        bias = s.e.node("Gather", [bias, s.e.constant(classes.astype(INT32))], "border_bias", axis=axis)
+    s.finish_float(node.name, s.e.node("Add", [s.real(node.inputs[0]), bias], "sum"))
+
+
+def _emit_avg_pool(s: State, node: Node, op: AvgPool) -> None:
+    pads = [before for before, _ in op.pads] + [after for _, after in op.pads]
+    settings = {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads, "count_include_pad": 1}
+    s.finish_float(node.name, s.e.node("AveragePool", [s.real(node.inputs[0])], "mean", **settings))
+
+
+def _emit_max_pool(s: State, node: Node, op: MaxPool) -> None:
+    pads = [before for before, _ in op.pads] + [after for _, after in op.pads]
+    settings = {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads}
+    _finish_moved(s, node, lambda value: s.e.node("MaxPool", [value], "maximum", **settings))
+
+
+def _emit_slice(s: State, node: Node, op: Slice) -> None:
+    shape = s.graph.types[node.inputs[0]].shape
+    _finish_moved(s, node, lambda value: emit_slice(s.e, op.ranges, value, shape))
+
+
+def _emit_reshape(s: State, node: Node, op: Reshape) -> None:
+    _finish_moved(s, node, lambda value: lower_reshape(s.e, op, value))
+
+
+def _emit_pad(s: State, node: Node, op: Pad) -> None:
+    pads = s.e.constant(np.array([0, *(b for b, _ in op.pads), 0, *(a for _, a in op.pads)], INT64))
+    coded = s.coded.get(node.inputs[0])
+    zero = s.e.constant(np.array(0, FLOAT) if coded is None else np.array(coded.zero_point, UINT8))
+    _finish_moved(s, node, lambda value: s.e.node("Pad", [value, pads, zero], "padded"))
+
+
+def _emit_concat(s: State, node: Node, op: Concat) -> None:
+    """On bytes where all operands share scale and zero point."""
+    coded = [s.coded.get(tensor) for tensor in node.inputs]
+    first = coded[0]
+    if first is not None and all(
+        c is not None and (c.scale, c.zero_point) == (first.scale, first.zero_point) for c in coded
+    ):
+        joined = s.e.node("Concat", [c.value for c in coded if c is not None], "joined", axis=1)
+        top = max(c.top for c in coded if c is not None)
+        s.finish_coded(node.name, replace(first, value=joined, top=top))
+    else:
+        s.finish_float(node.name, s.e.node("Concat", [s.real(t) for t in node.inputs], "joined", axis=1))
+
+
+def _finish_moved(s: State, node: Node, move: Callable[[str], str]) -> None:
+    """Move bytes where the input is bytes, else floats."""
+    coded = s.coded.get(node.inputs[0])
+    if coded is None:
+        s.finish_float(node.name, move(s.real(node.inputs[0])))
+    else:
+        s.finish_coded(node.name, replace(coded, value=move(coded.value)))
+
+
+EMITTERS: dict[str, Callable[..., None]] = {
+    "add": _emit_add,
+    "affine": _emit_affine,
+    "avg_pool": _emit_avg_pool,
+    "border_bias": _emit_border_bias,
+    "clip": _emit_clip,
+    "concat": _emit_concat,
+    "conv2d": emit_layer,
+    "linear": emit_layer,
+    "max_pool": _emit_max_pool,
+    "pad": _emit_pad,
+    "prelu": _emit_prelu,
+    "reshape": _emit_reshape,
+    "slice": _emit_slice,
+    "step": emit_step,
+}
+"""Op kind -> function (state, node, op) that emits nodes and finishes the node's tensor."""

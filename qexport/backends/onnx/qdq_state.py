@@ -1,0 +1,122 @@
+"""What the QDQ backend knows while it walks the real graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+
+from qexport.backends.onnx.emitter import FLOAT, UINT8, Emitter
+from qexport.ir import Graph, Node
+from qexport.stepfunction import StepFunction
+
+BYTE_MAX = 255
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A real tensor held as bytes: value = scale * (byte - zero_point).
+
+    Attributes:
+        value: name of the uint8 value.
+        scale: exact positive unit.
+        zero_point: 0..255.
+        top: largest byte that occurs.
+    """
+
+    value: str
+    scale: Fraction
+    zero_point: int
+    top: int
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a step function's codes become bytes.
+
+    Attributes:
+        gap: bytes from one code to the next where they are evenly spaced and ascending, else 0.
+        scale, zero_point, top: as in Coded.
+    """
+
+    gap: int
+    scale: Fraction
+    zero_point: int
+    top: int
+
+    @classmethod
+    def of(cls, function: StepFunction) -> Encoding | None:
+        """Bytes that count levels from the smallest one; None where zero is no byte.
+
+        Evenly spaced levels are counted in units of their spacing if the zero point stays an integer, since
+        QuantizeLinear makes consecutive bytes; a single step reaches any two bytes.
+        """
+        levels = [int(level) for level in function.levels]
+        gaps = {b - a for a, b in pairwise(levels)}
+        gap = gaps.pop() if len(gaps) == 1 else 0
+        for unit in dict.fromkeys([max(gap, 1), 1]):
+            zero_point = -(min(levels) + function.offset / function.scale) / unit
+            top = Fraction(max(levels) - min(levels), unit)
+            if zero_point.denominator == 1 and 0 <= zero_point <= BYTE_MAX and top <= BYTE_MAX:
+                spaced = gap // unit if gap > 0 else 0
+                return cls(spaced, function.scale * unit, int(zero_point), int(top))
+        return None
+
+
+@dataclass
+class State:
+    """One conversion to QDQ.
+
+    Attributes:
+        e: emitter over the real graph.
+        readers: nodes that read each tensor.
+        coded: tensors held as bytes.
+        absorbed: nodes that became part of an earlier one.
+        carried: tensors whose real value some ONNX value of the same name carries, in order.
+        notes: what is not plain QDQ, in words.
+    """
+
+    e: Emitter
+    readers: dict[str, list[Node]]
+    coded: dict[str, Coded] = field(default_factory=dict)
+    absorbed: set[str] = field(default_factory=set)
+    carried: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def graph(self) -> Graph:
+        return self.e.graph
+
+    def sole_reader(self, tensor: str) -> Node | None:
+        """The only node that reads a tensor that is no graph output."""
+        readers = self.readers[tensor]
+        return readers[0] if len(readers) == 1 and tensor not in self.graph.outputs else None
+
+    def finish_float(self, name: str, value: str) -> None:
+        """Let a float value carry a real tensor."""
+        self.e.bind(value, name, FLOAT)
+        self.carried.append(name)
+
+    def finish_coded(self, name: str, coded: Coded) -> None:
+        """Let bytes carry a real tensor; its float value is a DequantizeLinear of the tensor's name.
+
+        Readers that move bytes read the bytes; a DequantizeLinear nobody reads is dropped when the model is loaded.
+        """
+        self.coded[name] = coded
+        self.finish_float(name, self._dequantized(coded))
+
+    def real(self, tensor: str) -> str:
+        """The float value of a real tensor; graph inputs are bytes and dequantized once."""
+        if tensor not in self.graph.inputs:
+            return tensor
+        key = (tensor, "real")
+        if key not in self.e.memo:
+            self.e.memo[key] = self._dequantized(self.coded[tensor])
+        return self.e.memo[key]
+
+    def _dequantized(self, coded: Coded) -> str:
+        scale = self.e.constant(np.array(float(coded.scale), FLOAT))
+        zero_point = self.e.constant(np.array(coded.zero_point, UINT8))
+        return self.e.node("DequantizeLinear", [coded.value, scale, zero_point], "real", FLOAT)

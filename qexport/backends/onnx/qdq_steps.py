@@ -1,0 +1,68 @@
+"""Step functions in the QDQ flavour: QuantizeLinear where they are uniform, comparisons where not."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qexport.backends.onnx.emitter import FLOAT, INT32, UINT8
+from qexport.backends.onnx.qdq_state import Coded, Encoding, State
+from qexport.ir import Node
+from qexport.ops import Step
+from qexport.stepfunction import StepFunction
+
+TIE_SHARE = 2.0**-16
+"""Share of a step by which inputs are raised before QuantizeLinear: an input exactly at a threshold belongs to the
+step above it, while QuantizeLinear rounds halves to even."""
+
+
+def emit_step(s: State, node: Node, op: Step) -> None:
+    """A quantizer on a float tensor."""
+    function, e, x = op.function, s.e, s.real(node.inputs[0])
+    encoding = Encoding.of(function)
+    if encoding is None:
+        s.notes.append(f"{node.name}: zero is no level of the quantizer; its values stay float")
+        levels = e.cast(_compared(s, x, function, function.levels), FLOAT, "levels")
+        value = e.node("Mul", [levels, e.constant(np.array(float(function.scale), FLOAT))], "scaled")
+        s.finish_float(node.name, e.node("Add", [value, e.constant(np.array(float(function.offset), FLOAT))], "values"))
+        return
+    if function.is_uniform and encoding.gap == 1 and function.n_steps > 1:
+        value = _quantized(s, x, function, encoding)
+    else:
+        s.notes.append(f"{node.name}: {function.n_steps} thresholds kept as float comparisons")
+        unit = int(encoding.scale / function.scale)
+        codes = (function.levels - function.levels.min()) // unit
+        value = e.cast(_compared(s, x, function, codes), UINT8, "codes")
+    s.finish_coded(node.name, Coded(value, encoding.scale, encoding.zero_point, encoding.top))
+
+
+def saturated(s: State, value: str, top: int) -> str:
+    """Clip on the byte, after QuantizeLinear: before it, it would keep ONNX Runtime from fusing the convolution."""
+    if top == np.iinfo(UINT8).max:
+        return value
+    ends = [s.e.constant(np.array(end, UINT8)) for end in (0, top)]
+    return s.e.node("Clip", [value, *ends], "codes")
+
+
+def _quantized(s: State, x: str, function: StepFunction, encoding: Encoding) -> str:
+    """round((x - t_1 + spacing / 2) / spacing), for evenly spaced thresholds anywhere, not only at half steps."""
+    e = s.e
+    first, last = (float(function.thresholds[i]) for i in (0, -1))
+    spacing = (last - first) / (function.n_steps - 1)
+    shift = np.array(spacing * (0.5 + TIE_SHARE) - first, FLOAT)
+    moved = e.node("Add", [x, e.constant(shift)], "moved")
+    parameters = [e.constant(np.array(spacing, FLOAT)), e.constant(np.array(0, UINT8))]
+    return saturated(s, e.node("QuantizeLinear", [moved, *parameters], "codes", UINT8), encoding.top)
+
+
+def _compared(s: State, x: str, function: StepFunction, targets: NDArray[np.int32]) -> str:
+    """targets[code(x)] in int32, as the first target and the sum of its increments at every threshold reached."""
+    e = s.e
+    total = ""
+    for threshold, rise in zip(function.thresholds, np.diff(targets).tolist(), strict=True):
+        taken = e.node("GreaterOrEqual", [x, e.constant(np.array(threshold, FLOAT))], "reached", bool)
+        part = e.cast(taken, INT32, "step")
+        if rise != 1:
+            part = e.node("Mul", [part, e.constant(np.array(rise, INT32))], "gap")
+        total = e.node("Add", [total, part], "steps") if total else part
+    return e.node("Add", [total, e.constant(np.array(targets[0], INT32))], "level") if targets[0] else total

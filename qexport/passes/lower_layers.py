@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from qexport.errors import AccumulatorError, UnsupportedOperatorError
+from qexport.errors import AccumulatorError
 from qexport.ir import Node, TensorType
 from qexport.ir.types import INT32_MAX
 from qexport.ops import Add, BorderBias, Conv2d, Linear, Rescale, Slice, Weight
@@ -22,6 +22,8 @@ CONV_INPUT_BITS = 16
 """Widest fixed-point input of a convolution: backends multiply bytes and split it in two planes."""
 
 LINEAR_INPUT_BITS = 31
+MAX_UNITS = 8
+"""Most units of a layer's input that get a product of their own."""
 
 
 def lower_layer(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending:
@@ -36,9 +38,10 @@ def lower_layer(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending
         if not x.is_exact_integer or list(x.gain) != list(weight.input_unit):
             raise AccumulatorError("a float layer lost the unit its weight was fitted to", where=node.name)
         return _product(carrier, node, plain, x, scale)
-    if x.is_exact_integer and x.uniform_gain is None:
+    fits = x.is_exact_integer and _bound(carrier, weight, x) <= INT32_MAX
+    if fits and x.uniform_gain is None and not weight.edge_bits and _can_split(op, x):
         return _product_by_unit(carrier, node, plain, x, scale)
-    if not x.is_exact_integer or _bound(carrier, weight, x) > INT32_MAX:
+    if not fits or x.uniform_gain is None:
         x = _narrowed(carrier, node, weight)
     return _product(carrier, node, plain, x, scale * x.gain[0])
 
@@ -79,10 +82,14 @@ def _narrowed(carrier: Carrier, node: Node, weight: Weight) -> Pending:
     return carrier.fixed(source, step)
 
 
+def _can_split(op: Conv2d | Linear, x: Pending) -> bool:
+    """Whether the channels are a few runs of one unit each (quantizers side by side, not the scales of a convolution)."""
+    runs = 1 + sum(a != b for a, b in zip(x.gain[1:], x.gain[:-1], strict=True))
+    return runs <= MAX_UNITS and not (isinstance(op, Conv2d) and op.groups != 1)
+
+
 def _product_by_unit(carrier: Carrier, node: Node, op: Conv2d | Linear, x: Pending, scale: np.ndarray) -> Pending:
-    """A low-bit layer over channels of different units (a concatenation): one product per unit, summed as fixed point."""
-    if isinstance(op, Conv2d) and op.groups != 1:
-        raise UnsupportedOperatorError("unsupported: a grouped layer over channels of different scales", where=node.name)
+    """A low-bit layer over channels of a few units (a concatenation): one product per unit, summed as fixed point."""
     step = carrier.own_step(node.name, headroom=2)
     total: Pending | None = None
     start = 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,9 +33,12 @@ LAYERS = (
     "reference",
     "calibration",
     "backends",
+    "conversion",
     "validation",
     "cli",
+    "__main__",
 )
+RANK = {layer: rank for rank, layer in enumerate(LAYERS)}
 
 # Heavy or replaceable libraries and the only layers that may import them.
 RESTRICTED = {
@@ -75,6 +78,7 @@ def sources() -> list[Path]:
 
 @pytest.mark.parametrize("file", sources(), ids=lambda f: str(f.relative_to(PACKAGE)))
 def test_imports_follow_the_layers(file: Path) -> None:
+    """qexport/__init__.py may name any layer; modules that have no layer yet fail in the next test."""
     layer = layer_of(file)
     wrong = []
     for line, module in run_time_imports(ast.parse(file.read_text())):
@@ -82,7 +86,7 @@ def test_imports_follow_the_layers(file: Path) -> None:
         below = rest.partition(".")[0]
         if layer not in RESTRICTED.get(top, {layer}):
             wrong.append(f"{file}:{line}: {layer} imports {top}; only {sorted(RESTRICTED[top])} may")
-        if top == "qexport" and layer != "__init__" and LAYERS.index(below) > LAYERS.index(layer):
+        if top == "qexport" and RANK.get(below, 0) > RANK.get(layer, len(RANK)):
             wrong.append(f"{file}:{line}: {layer} imports {below}, a layer below it")
     assert not wrong, "\n".join(wrong)
 
@@ -122,10 +126,10 @@ def test_wheel_and_sdist_hold_every_module(tmp_path: Path) -> None:
         if name.partition("/")[0] in {"qexport", *links} and name.endswith((".py", "/py.typed"))
     }
 
-    with tarfile.open(build("sdist", clone, tmp_path / "sdist")) as sdist:
-        assert not [member.name for member in sdist if member.issym() or member.islnk()]
-        sdist.extractall(tmp_path, filter="data")
-        unpacked = tmp_path / sdist.getnames()[0].partition("/")[0]
+    sdist = build("sdist", clone, tmp_path / "sdist")
+    shutil.unpack_archive(sdist, tmp_path)
+    unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
+    assert not [file for file in unpacked.rglob("*") if file.is_symlink()]
     for source in (clone, unpacked):
         with zipfile.ZipFile(build("wheel", source, tmp_path / f"wheel-{source.name}")) as wheel:
             held = {name for name in wheel.namelist() if ".dist-info/" not in name}

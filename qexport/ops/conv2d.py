@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qexport.errors import GraphError
+from qexport.errors import AccumulatorError, GraphError
 from qexport.ir.types import TensorType, integer, real
 from qexport.ops.base import Op, pad_spatial, register, require_int32, sliding_output, windows
 from qexport.ops.weight import Weight, spread_over_groups
@@ -105,6 +105,8 @@ def channel_bounds(weight: Weight, x: TensorType, groups: int, padded: bool) -> 
     Padded taps contribute zero, so with padding zero joins the input range.
     """
     values = weight.array if x.is_integer else weight.real()
+    if x.is_integer and np.abs(values.astype(np.float64)).reshape(len(values), -1).sum(1).max() * x.max_abs > 2.0**62:
+        raise AccumulatorError("a layer could overflow even 64 bits", got=str(weight), where=str(x))
     lo, hi = x.lo, x.hi
     if padded:
         lo, hi = np.minimum(lo, 0), np.maximum(hi, 0)

@@ -14,6 +14,10 @@ from qexport.passes.pending import Pending, apply_exact, rationals
 from qexport.passes.streams import WIDE_BITS, Stream
 
 
+MULTIPLIER_BITS = 30
+"""gain / step stays below 2^29, which a 31-bit multiplier with a shift holds."""
+
+
 @dataclass(frozen=True)
 class FixedPoint:
     """A real tensor carried as integers of one step: |real - integer * step| <= error, saturation aside."""
@@ -93,6 +97,8 @@ class Carrier:
             first, width = self._inner_step(state, bends), 32
         elif any(isinstance(op, PRelu) for op in bends):  # saturation must not come before a slope, as it may before a clip
             first, width = max(step, self._inner_step(state, bends)), 32
+        elif bends and (coarser := step_for(float(max(map(abs, state.gain))), MULTIPLIER_BITS)) > step:
+            first, width = coarser, 32  # a clip left so little of the range that no multiplier reaches its step
         x = self._rescaled(replace(state, chain=()), name, first, width)
         for op in bends:
             x = self._bent(x, op, name) if isinstance(op, PRelu) else self._clipped(x, op, name, first)

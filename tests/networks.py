@@ -442,6 +442,20 @@ case("concat-relu-float", float_layers=1)(
 )
 
 
+case("concat-unequal-grouped")(
+    lambda rng: concat(rng, (0.5, 0.3), nn.Sequential(conv(rng, 8, 4, POWERS, groups=2), unsigned(2)))
+)
+
+
+@case("layers-without-quantizer", float_layers=1)
+def _(rng: np.random.Generator) -> nn.Module:
+    """Per-channel scales straight into the next layer: wide fixed point, not one product a channel."""
+    return nn.Sequential(
+        stem(rng), conv(rng, 6, 8, per_channel=True), conv(rng, 8, 12, POWERS, 1), nn.AvgPool2d(6), nn.Flatten(),
+        float_linear(rng, 12, 10),
+    )  # fmt: skip
+
+
 @case("concat-unequal-shifted-low-bit")
 def _(rng: np.random.Generator) -> nn.Module:
     """2 x + 0.25 on channels of two units in front of a padded low-bit layer: the border needs each channel's unit."""

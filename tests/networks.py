@@ -518,13 +518,13 @@ for _bits in (2, 4):
 
     @case(f"lsq-plus-offset-a{_bits}")
     def _(rng: np.random.Generator, bits: int = _bits) -> nn.Module:
-        """Zero is no level: padding needs the border correction."""
-        return low_bit(rng, signed_levels(2), quantizer(tuple(range(2**bits)), 0.4, offset=-0.17), bits == 4)
+        """Zero is no level, and offset and scale have no common step: padding needs the border correction."""
+        return low_bit(rng, signed_levels(2), quantizer(tuple(range(2**bits)), 0.4, offset=-0.1734567), bits == 4)
 
 
 @case("lsq-plus-offset-strided")
 def _(rng: np.random.Generator) -> nn.Module:
-    act = quantizer(tuple(range(4)), 0.4, offset=-0.17)
+    act = quantizer(tuple(range(4)), 0.4, offset=-0.1734567)
     return nn.Sequential(
         stem(rng, 6, act), conv(rng, 6, 6, POWERS, 5, stride=2, padding=2, groups=2), batch_norm(rng, 6), unsigned(2)
     )

@@ -12,7 +12,7 @@ from networks import CASES, Case
 
 from qexport.capture import Captured, capture
 from qexport.ir import Graph, verify
-from qexport.ops import Conv2d, Linear, Step
+from qexport.ops import BorderBias, Conv2d, Linear, Step
 from qexport.passes.layers import LayerOptions, needs_range, quantize_layers
 from qexport.passes.lower import Lowered, lower
 from qexport.reference import interpret
@@ -79,6 +79,14 @@ def test_case(name: str) -> None:
     if case.ties:
         assert seen.ties > 20
         assert seen.differing == 0
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("lsq-plus")])
+def test_offset_quantizers_need_the_border(name: str) -> None:
+    """The matrix would be silent about the border correction if these offsets dissolved into levels."""
+    case, _, found, rng = captured(name)
+    low = lowered(case, found, images(case.shape, rng))
+    assert any(isinstance(node.op, BorderBias) for node in low.graph.nodes)
 
 
 def _check_against_torch(case: Case, module: torch.nn.Module, found: Captured, x: np.ndarray) -> None:

@@ -1,0 +1,1 @@
+"""The qexport command: parse, call the library, print, exit status."""

@@ -34,6 +34,7 @@ LAYERS = (
     "calibration",
     "backends",
     "conversion",
+    "inspection",
     "validation",
     "cli",
     "__main__",
@@ -42,7 +43,8 @@ RANK = {layer: rank for rank, layer in enumerate(LAYERS)}
 
 # Heavy or replaceable libraries and the only layers that may import them.
 RESTRICTED = {
-    "torch": {"models", "checkpoints", "freeze", "capture", "calibration"},
+    # conversion, inspection and validation only make inputs and run networks with it; no command starts with them.
+    "torch": {"models", "checkpoints", "freeze", "capture", "calibration", "conversion", "inspection", "validation"},
     "safetensors": {"models", "checkpoints"},
     "onnx": {"backends"},
     "onnxruntime": {"backends", "validation"},

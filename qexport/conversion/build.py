@@ -127,7 +127,7 @@ def _with_preprocessing(checkpoint: Checkpoint, settings: Settings) -> Settings:
             got=f"no {' and no '.join(missing)}",
             expected="pixels / 255, minus mean, divided by std, in training",
             remedy="give the training's values, such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225; "
-            "--mean 0 --std 1 if there was no normalisation",
+            "--mean 0,0,0 --std 1,1,1 if there was no normalisation",
         )
     return replace(settings, input_shape=checkpoint.input_shape, mean=checkpoint.mean, std=checkpoint.std)
 

@@ -14,7 +14,7 @@ from qexport.backends.onnx.qdq import to_qdq
 from qexport.backends.onnx.writer import write_onnx
 from qexport.conversion.build import Built, Images, Progress, build
 from qexport.conversion.output import staged
-from qexport.conversion.report import conversion_report
+from qexport.conversion.report import conversion_report, layer_nodes, layer_row
 from qexport.conversion.settings import DEFAULT_ACT_BITS, Settings
 from qexport.datasets import open_dataset
 from qexport.errors import OptionError
@@ -88,7 +88,8 @@ def convert(
             write_onnx(model, staging / FILE_NAMES[name])
         stored = weight_bytes(models.get("onnx") or next(iter(models.values())))
         files = {FILE_NAMES[name]: (staging / FILE_NAMES[name]).stat().st_size for name in formats}
-        notes = [p.value for m in models.values() for p in m.metadata_props if p.key == QDQ_NOTES_KEY and p.value]
+        props = [prop for model in models.values() for prop in model.metadata_props]
+        notes = [note for prop in props if prop.key == QDQ_NOTES_KEY for note in prop.value.splitlines()]
         report = conversion_report(built, stored, files, notes)
         (staging / REPORT_NAME).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return Artifact(built, {name: Path(output) / FILE_NAMES[name] for name in formats}, report)
@@ -110,6 +111,7 @@ def metadata(built: Built) -> dict[str, str]:
         "qexport.class_names": json.dumps(checkpoint.class_names),
         "qexport.outputs": json.dumps(outputs),
         "qexport.bounds": json.dumps(bounds),
+        "qexport.layers": json.dumps([layer_row(lowered.graph, node) for node in layer_nodes(lowered.graph)]),
     }
 
 

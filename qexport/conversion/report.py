@@ -10,12 +10,13 @@ import numpy as np
 from qexport.conversion.build import Built
 from qexport.ir import Graph, Node
 from qexport.ops import Conv2d, Linear
-from qexport.passes.lower import Lowered
 
 REPORT_VERSION = 1
 
 
-def conversion_report(built: Built, weight_bytes: dict[str, int], files: dict[str, int], notes: list[str]) -> dict[str, Any]:
+def conversion_report(
+    built: Built, weight_bytes: dict[str, int], files: dict[str, int], notes: list[str]
+) -> dict[str, Any]:
     """The report as plain JSON types.
 
     Args:
@@ -36,10 +37,11 @@ def conversion_report(built: Built, weight_bytes: dict[str, int], files: dict[st
         },
         "settings": json.loads(built.settings.to_json()),
         "files": files,
-        "outputs": [
-            {"name": u.tensor, "scale": float(u.scale), "error_bound": u.error} for u in lowered.outputs
+        "outputs": [{"name": u.tensor, "scale": float(u.scale), "error_bound": u.error} for u in lowered.outputs],
+        "layers": [
+            {**layer_row(lowered.graph, node), "stored_bytes": weight_bytes.get(node.name)}
+            for node in layer_nodes(lowered.graph)
         ],
-        "layers": [_layer(lowered, node, weight_bytes.get(node.name)) for node in layer_nodes(lowered.graph)],
         "quantizers": _quantizers(built),
         "fixed_points": [
             {"tensor": f.tensor, "step": float(f.step), "bits": f.bits, "error_bound": f.error}
@@ -67,8 +69,8 @@ def macs(graph: Graph, node: Node) -> int:
     return int(node.op.weight.array.size) * positions
 
 
-def _layer(lowered: Lowered, node: Node, stored: int | None) -> dict[str, Any]:
-    graph = lowered.graph
+def layer_row(graph: Graph, node: Node) -> dict[str, Any]:
+    """What one layer of the integer graph is, as plain JSON types; in report.json and in every artifact's metadata."""
     assert isinstance(node.op, Conv2d | Linear)
     weight, out, x = node.op.weight, graph.types[node.name], graph.types[node.inputs[0]]
     assert x.number is not None
@@ -83,7 +85,6 @@ def _layer(lowered: Lowered, node: Node, stored: int | None) -> dict[str, Any]:
         "input": x.number.name,
         "accumulator": [int(out.lo.min()), int(out.hi.max())],
         "macs": macs(graph, node),
-        "stored_bytes": stored,
     }
 
 

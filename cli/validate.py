@@ -1,0 +1,46 @@
+"""qexport validate: the proof on data, as tables and an exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qexport.cli.options import given, override_options
+from qexport.cli.progress import StageLine
+
+
+@click.command()
+@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=click.Path())
+@click.option("--checkpoint", required=True, metavar="CKPT", type=click.Path(), help="The file they were made from.")
+@click.option("--data", required=True, metavar="PATH", type=click.Path(), help="Image folder, npz or npy.")
+@click.option(
+    "--max-drop", type=click.FloatRange(min=0), metavar="PP", help="Allowed loss of top-1, percentage points."
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use at most so many images.")
+@click.option(
+    "--json", "json_file", metavar="FILE", type=click.Path(path_type=Path), help="Write the results here too."
+)
+@override_options
+def validate(artifacts: tuple[str, ...], json_file: Path | None, **options: Any) -> None:
+    """Compare float, frozen and integer network and every artifact on data.
+
+    Exit status 0 if every difference is explained by its proven bound, integer artifacts equal the reference, and
+    top-1 falls by no more than --max-drop; else 1.
+    """
+    with StageLine() as stage:
+        stage("starting")
+        from qexport.validation import validate as validate_artifacts
+
+        report = validate_artifacts(artifacts, progress=stage, on_images=stage.images, **given(options))
+    from qexport.cli.validate_tables import print_validation
+
+    print_validation(report)
+    if json_file is not None:
+        from qexport.cli.json_text import json_text
+        from qexport.conversion.output import write_text
+
+        write_text(json_file, json_text(report.to_dict()))
+    if not report.passed:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,1 @@
+"""What files hold, as plain values: checkpoints, artifacts, and what a model says about an image."""

@@ -79,7 +79,7 @@ def _emit_fused(s: State, node: Node, op: Conv2d | Linear) -> bool:
     )
     value = _product(s, op, node.inputs[0], weight, bias)
     parameters = [s.e.constant(np.array(1, FLOAT)), s.e.constant(np.array(0, UINT8))]
-    codes = saturated(s, s.e.node("QuantizeLinear", [value, *parameters], "codes", UINT8), encoding.top)
+    codes = saturated(s, s.e.node("QuantizeLinear", [value, *parameters], "codes", UINT8), found.low, found.top)
     s.absorbed.update(follower.name for follower in tail.nodes)
     s.finish_coded(tail.nodes[-1].name, Coded(codes, encoding.scale, encoding.zero_point, encoding.top))
     return True
@@ -98,17 +98,19 @@ def _tail(s: State, node: Node) -> Tail | None:
 
 
 def _requantized(tail: Tail, gain: Rationals, acc: TensorType, encoding: Encoding) -> Requantization | None:
-    """Bias and multiplier that give the bytes of the step at the end of the tail.
+    """Bias and multiplier that give the bytes of the step at the end of the tail; None where none do.
 
-    Only a single step can be more than one byte high.
+    Thresholds that are not evenly spaced are accepted if every code comes out exact all the same. Only a single
+    step can be more than one byte high.
     """
     function = tail.step.function
-    if not function.is_uniform or (encoding.gap > 1 and function.n_steps > 1):
+    if encoding.gap > 1 and function.n_steps > 1:
         return None
     pending = Pending("", gain, gain * 0)
     for node in tail.nodes[:-1]:
         pending = pending.then_affine(node.op) if isinstance(node.op, Affine) else pending.then(node.op)
-    return requantization(pending, function, acc, encoding.gap)
+    found = requantization(pending, function, acc, encoding.gap)
+    return found if found is not None and (function.is_uniform or not found.moved) else None
 
 
 def _accumulator_type(s: State, node: Node, op: Conv2d | Linear, x: Coded) -> TensorType | None:
@@ -160,9 +162,10 @@ def _dequantized_weight(s: State, weight: Weight, scale: NDArray[np.float64]) ->
 
 
 def _scaled(s: State, levels: str, scale: NDArray[np.float64]) -> str:
-    return s.e.node(
-        "DequantizeLinear", [levels, s.e.initializer("weight_scale", _float(scale))], "weight_real", FLOAT, axis=0
-    )
+    """DequantizeLinear per output channel; the zero point is spelled out because Gemm is not fused without it."""
+    zero_point = s.e.constant(np.zeros(scale.size, s.e.dtype(levels)))
+    inputs = [levels, s.e.initializer("scale", _float(scale)), zero_point]
+    return s.e.node("DequantizeLinear", inputs, "weight_real", FLOAT, axis=0)
 
 
 def _float(values: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -120,3 +120,7 @@ class State:
         scale = self.e.constant(np.array(float(coded.scale), FLOAT))
         zero_point = self.e.constant(np.array(coded.zero_point, UINT8))
         return self.e.node("DequantizeLinear", [coded.value, scale, zero_point], "real", FLOAT)
+
+    def float_constant(self, values: list[float], rank: int) -> str:
+        """Per-channel float32 constant for tensors of this per-sample rank."""
+        return self.e.per_channel(np.array(values, np.float64), rank, FLOAT)

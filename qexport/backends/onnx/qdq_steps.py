@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexport.backends.onnx.emitter import FLOAT, INT32, UINT8
-from qexport.backends.onnx.qdq_state import Coded, Encoding, State
+from qexport.backends.onnx.qdq_state import BYTE_MAX, Coded, Encoding, State
 from qexport.ir import Node
 from qexport.ops import Step
 from qexport.stepfunction import StepFunction
@@ -36,11 +36,11 @@ def emit_step(s: State, node: Node, op: Step) -> None:
     s.finish_coded(node.name, Coded(value, encoding.scale, encoding.zero_point, encoding.top))
 
 
-def saturated(s: State, value: str, top: int) -> str:
+def saturated(s: State, value: str, low: int, top: int) -> str:
     """Clip on the byte, after QuantizeLinear: before it, it would keep ONNX Runtime from fusing the convolution."""
-    if top == np.iinfo(UINT8).max:
+    if low == 0 and top == BYTE_MAX:
         return value
-    ends = [s.e.constant(np.array(end, UINT8)) for end in (0, top)]
+    ends = [s.e.constant(np.array(end, UINT8)) for end in (low, top)]
     return s.e.node("Clip", [value, *ends], "codes")
 
 
@@ -52,7 +52,7 @@ def _quantized(s: State, x: str, function: StepFunction, encoding: Encoding) -> 
     shift = np.array(spacing * (0.5 + TIE_SHARE) - first, FLOAT)
     moved = e.node("Add", [x, e.constant(shift)], "moved")
     parameters = [e.constant(np.array(spacing, FLOAT)), e.constant(np.array(0, UINT8))]
-    return saturated(s, e.node("QuantizeLinear", [moved, *parameters], "codes", UINT8), encoding.top)
+    return saturated(s, e.node("QuantizeLinear", [moved, *parameters], "codes", UINT8), 0, encoding.top)
 
 
 def _compared(s: State, x: str, function: StepFunction, targets: NDArray[np.int32]) -> str:

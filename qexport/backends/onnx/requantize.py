@@ -5,7 +5,8 @@ and a real multiplier m per channel. It gives the codes of the thresholds T_1 <=
 
     m * (T_i - 1 + b) < i - 1/2 < m * (T_i + b)    for every i        (1)
 
-which leaves an interval of m for each b. Rounding b and m from the real affine instead would move thresholds.
+(steps that all channels always take, as below a ReLU, or never take are left to the Clip), which leaves an interval
+of m for each b. Rounding b and m from the real affine instead would move thresholds.
 """
 
 from __future__ import annotations
@@ -35,11 +36,14 @@ class Requantization:
     Attributes:
         bias: int64 [C], added to the accumulator.
         multiplier: float64 [C], negative where the code falls as the accumulator grows.
+        low, top: smallest and largest byte any channel reaches; the result is clipped to them.
         moved: accumulator steps by which thresholds move, summed over all of them; 0 where every code is exact.
     """
 
     bias: NDArray[np.int64]
     multiplier: NDArray[np.float64]
+    low: int
+    top: int
     moved: int
 
 
@@ -54,17 +58,16 @@ def requantization(pending: Pending, function: StepFunction, acc: TensorType, ga
     """
     turn, bars = _accumulator_bars(pending, function, acc)
     if function.n_steps == 1:  # the sum is 0 or less below the threshold, 1 or more from it on
-        bias = turn * (1 - bars[:, 0])
-        return Requantization(bias, turn * float(gap), 0) if np.abs(bias).max() <= BIAS_LIMIT else None
-    bias, multiplier, moved = np.zeros(acc.channels, np.int64), np.zeros(acc.channels), 0
-    for c in range(acc.channels):
-        ends = sorted((int(turn[c] * acc.lo[c]), int(turn[c] * acc.hi[c])))
-        b, m, misses = fit_channel(bars[c], *ends)
-        if abs(b) > BIAS_LIMIT:
-            return None
-        bias[c], multiplier[c] = turn[c] * b, turn[c] * m
-        moved += misses
-    return Requantization(bias, multiplier, moved)
+        bias, multiplier, moved, low, top = turn * (1 - bars[:, 0]), turn * float(gap), 0, 0, gap
+    else:
+        ends = np.sort(np.stack([turn * acc.lo, turn * acc.hi]), axis=0)
+        low = int((bars <= ends[0][:, None]).sum(1).min())
+        top = int((bars <= ends[1][:, None]).sum(1).max())
+        fitted = [fit_channel(row[low:top], int(lo), int(hi), low) for row, lo, hi in zip(bars, *ends, strict=True)]
+        bias = turn * np.array([b for b, _, _ in fitted], np.int64)
+        multiplier = turn * np.array([m for _, m, _ in fitted])
+        moved = sum(misses for _, _, misses in fitted)
+    return Requantization(bias, multiplier, low, top, moved) if np.abs(bias).max() <= BIAS_LIMIT else None
 
 
 def _accumulator_bars(
@@ -87,13 +90,17 @@ def _accumulator_bars(
     return turn, left
 
 
-def fit_channel(bars: NDArray[np.int64], lo: int, hi: int) -> tuple[int, float, int]:
+def fit_channel(bars: NDArray[np.int64], lo: int, hi: int, low: int = 0) -> tuple[int, float, int]:
     """Bias and multiplier of one channel, and by how many accumulators in [lo, hi] they move the thresholds.
 
     Args:
-        bars: int64 [n], ascending, within [lo, hi + 1].
+        bars: int64 [n], ascending, within [lo, hi + 1]: where the codes low + 1 .. low + n begin.
+        lo, hi: range of the accumulator.
+        low: code below the first of them, to which the result is clipped.
     """
-    half_steps = np.arange(1, bars.size + 1) - 0.5
+    if not bars.size:
+        return 0, 1.0, 0
+    half_steps = low + np.arange(1, bars.size + 1) - 0.5
     slope, start = _line(bars, half_steps, lo, hi)
     biases = round(start) + np.arange(-BIAS_SPREAD, BIAS_SPREAD + 1)
     floor, ceiling = _interval(bars, half_steps, biases, lo, hi)
@@ -116,7 +123,7 @@ def _line(bars: NDArray[np.int64], half_steps: NDArray[np.float64], lo: int, hi:
     # At most one distinct threshold is reachable: the neighbouring steps must lie beyond the range.
     slope = 2.0 * span
     first = int(np.count_nonzero(bars <= lo))
-    step = half_steps[first] if inside.any() else first
+    step = half_steps[first] if inside.any() else half_steps[0] - 0.5 + first
     return slope, float(step * slope - (bars[inside][0] - 0.5 if inside.any() else lo + span / 2))
 
 

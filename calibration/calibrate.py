@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qexport.calibration.observers import Extremes
-from qexport.calibration.ranges import Images, Method, Range, make_observer, observe
+from qexport.calibration.ranges import DEFAULT_PERCENTILE, Images, Method, Range, make_observer, observe
 from qexport.calibration.statistics import ranges_from_statistics
 from qexport.errors import DataError
 from qexport.ir import Graph
@@ -15,8 +15,8 @@ from qexport.passes.layers import needs_range
 if TYPE_CHECKING:
     from qexport.capture.capture import Captured
 
-DEFAULT_METHOD: Method = "max"
-"""Chosen by docs/decisions/003-activation-ranges.md."""
+DEFAULT_METHOD: Method = "percentile"
+"""With `DEFAULT_PERCENTILE`, chosen by docs/decisions/003-activation-ranges.md."""
 
 
 def calibrate(
@@ -24,7 +24,7 @@ def calibrate(
     images: Images | None = None,
     *,
     method: Method = DEFAULT_METHOD,
-    percentile: float = 99.99,
+    percentile: float = DEFAULT_PERCENTILE,
     streams: bool = False,
 ) -> dict[str, Range]:
     """Ranges for `LayerOptions.ranges` and, with `streams`, for `lower`: real tensor -> (lo, hi).

@@ -19,13 +19,16 @@ Range = tuple[float, float]
 Method = Literal["max", "percentile"]
 Images = Dataset | NDArray[np.uint8] | Iterable[NDArray[np.uint8]]
 
+DEFAULT_PERCENTILE = 99.999
+"""One value in a hundred thousand is clipped (docs/decisions/003-activation-ranges.md)."""
+
 
 def measure_ranges(
     graph: Graph,
     tensors: Iterable[str],
     images: Images,
     method: Method = "max",
-    percentile: float = 99.99,
+    percentile: float = DEFAULT_PERCENTILE,
 ) -> dict[str, Range]:
     """Run the real graph on images and return (lo, hi) of every asked tensor.
 
@@ -83,7 +86,7 @@ def make_observer(method: str, percentile: float) -> Callable[[], Extremes]:
             "the percentile is out of range",
             got=percentile,
             expected="above 50 and at most 100",
-            remedy="99.99 clips one value in ten thousand",
+            remedy=f"{DEFAULT_PERCENTILE} clips one value in a hundred thousand",
         )
     return lambda: Histogram(percentile)
 

@@ -15,7 +15,7 @@ from qexport.ir import Graph, TensorType
 INT8, UINT8, INT16, INT32, INT64 = (np.dtype(n) for n in ("int8", "uint8", "int16", "int32", "int64"))
 BOOL, FLOAT = np.dtype("bool"), np.dtype("float32")
 
-ELEMENT = {
+ELEMENT: dict[np.dtype[Any], int] = {
     INT8: TensorProto.INT8,
     UINT8: TensorProto.UINT8,
     INT16: TensorProto.INT16,
@@ -129,10 +129,10 @@ class Emitter:
 
     def cast(self, value: str, dtype: DTypeLike, role: str = "cast") -> str:
         """The same integers in another element type; the value itself where it already has it."""
-        dtype = np.dtype(dtype)
-        if self._dtypes.get(value) == dtype:
+        target: np.dtype[Any] = np.dtype(dtype)
+        if self._dtypes.get(value) == target:
             return value
-        return self.node("Cast", [value], role, dtype, to=ELEMENT[dtype])
+        return self.node("Cast", [value], role, target, to=ELEMENT[target])
 
     def bind(self, value: str, tensor: str, dtype: np.dtype) -> None:
         """Let a value carry an IR tensor: under the tensor's name and in its element type."""

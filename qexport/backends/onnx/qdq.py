@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import onnx
@@ -103,13 +104,13 @@ def _emit_border_bias(s: State, node: Node, op: BorderBias) -> None:
 
 def _emit_avg_pool(s: State, node: Node, op: AvgPool) -> None:
     pads = [before for before, _ in op.pads] + [after for _, after in op.pads]
-    settings = {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads, "count_include_pad": 1}
+    settings: dict[str, Any] = {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads, "count_include_pad": 1}
     s.finish_float(node.name, s.e.node("AveragePool", [s.real(node.inputs[0])], "mean", **settings))
 
 
 def _emit_max_pool(s: State, node: Node, op: MaxPool) -> None:
     pads = [before for before, _ in op.pads] + [after for _, after in op.pads]
-    settings = {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads}
+    settings: dict[str, Any] = {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads}
     _finish_moved(s, node, lambda value: s.e.node("MaxPool", [value], "maximum", **settings))
 
 

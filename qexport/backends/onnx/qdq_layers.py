@@ -149,26 +149,26 @@ def _float_weight(s: State, node: Node, op: Conv2d | Linear, scale: Rationals | 
     return s.e.initializer("weight", _float(_real_weight(weight, scale)))
 
 
-def _real_weight(weight: Weight, scale: Rationals | None) -> NDArray[np.float64]:
+def _real_weight(weight: Weight, scale: Rationals | None) -> NDArray[np.floating]:
     """float64 weights, with the scale of a folded affine where one was folded."""
     if scale is None:
         return weight.real()
     return weight.array * np.array([float(v) for v in scale]).reshape(-1, *(1,) * (weight.array.ndim - 1))
 
 
-def _dequantized_weight(s: State, weight: Weight, scale: NDArray[np.float64]) -> str:
+def _dequantized_weight(s: State, weight: Weight, scale: NDArray[np.floating]) -> str:
     """Packed levels -> int8 -> DequantizeLinear per output channel; a negative scale turns the channel round."""
     return _scaled(s, emit_levels(s.e, Levels(weight.array.astype(np.int64), weight.level_set), INT8), scale)
 
 
-def _scaled(s: State, levels: str, scale: NDArray[np.float64]) -> str:
+def _scaled(s: State, levels: str, scale: NDArray[np.floating]) -> str:
     """DequantizeLinear per output channel; the zero point is spelled out because Gemm is not fused without it."""
     zero_point = s.e.constant(np.zeros(scale.size, s.e.dtype(levels)))
     inputs = [levels, s.e.initializer("scale", _float(scale)), zero_point]
     return s.e.node("DequantizeLinear", inputs, "weight_real", FLOAT, axis=0)
 
 
-def _float(values: NDArray[np.float64]) -> NDArray[np.float32]:
+def _float(values: NDArray[np.floating]) -> NDArray[np.float32]:
     return values.astype(np.float32)
 
 

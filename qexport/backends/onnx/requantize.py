@@ -41,7 +41,7 @@ class Requantization:
     """
 
     bias: NDArray[np.int64]
-    multiplier: NDArray[np.float64]
+    multiplier: NDArray[np.floating]
     low: int
     top: int
     moved: int
@@ -113,7 +113,7 @@ def fit_channel(bars: NDArray[np.int64], lo: int, hi: int, low: int = 0) -> tupl
     return _least_moved(bars, half_steps, biases, lo, hi)
 
 
-def _line(bars: NDArray[np.int64], half_steps: NDArray[np.float64], lo: int, hi: int) -> tuple[float, float]:
+def _line(bars: NDArray[np.int64], half_steps: NDArray[np.floating], lo: int, hi: int) -> tuple[float, float]:
     """(accumulators per code, bias) of the straight line through the thresholds inside the range."""
     inside = (bars > lo) & (bars <= hi)
     span = hi - lo + 1
@@ -128,7 +128,7 @@ def _line(bars: NDArray[np.int64], half_steps: NDArray[np.float64], lo: int, hi:
 
 
 def _interval(
-    bars: NDArray[np.int64], half_steps: NDArray[np.float64], biases: NDArray[np.int64], lo: int, hi: int
+    bars: NDArray[np.int64], half_steps: NDArray[np.floating], biases: NDArray[np.int64], lo: int, hi: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Multipliers that satisfy (1) for each bias: (exclusive lower ends, exclusive upper ends), [K] each."""
     reached = bars[None, :] + biases[:, None]  # smallest acc + b of each step, [K, n]
@@ -140,7 +140,7 @@ def _interval(
 
 
 def _least_moved(
-    bars: NDArray[np.int64], half_steps: NDArray[np.float64], biases: NDArray[np.int64], lo: int, hi: int
+    bars: NDArray[np.int64], half_steps: NDArray[np.floating], biases: NDArray[np.int64], lo: int, hi: int
 ) -> tuple[int, float, int]:
     """Where (1) has no solution: the pair that moves thresholds least, among lines through single thresholds."""
     chosen = np.unique(np.linspace(0, bars.size - 1, MULTIPLIERS_TRIED).astype(int))

@@ -21,6 +21,7 @@ from qexport.ops import Conv2d, Linear, Step
 from qexport.passes.layers import LayerOptions, needs_range, quantize_layers
 from qexport.passes.lower import Lowered, lower
 from qexport.passes.prove import Proof, prove
+from qexport.passes.streams import NARROW_BITS
 
 FREEZE_BATCH = 2
 
@@ -170,7 +171,8 @@ def _with_ranges(
     assert settings.input_shape is not None
     if calibration_images is not None:
         progress("calibrating")
-        ranges = calibrate(captured, calibration_images(settings.input_shape))
+        streams = settings.stream_bits == NARROW_BITS
+        ranges = calibrate(captured, calibration_images(settings.input_shape), streams=streams)
         return replace(settings, ranges=ranges, calibration="measured on images")
     if not any(needs_range(captured.graph).values()):
         return settings

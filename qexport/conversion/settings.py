@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from qexport.errors import ArtifactError, OptionError
+from qexport.passes.streams import NARROW_BITS
 
-DEFAULT_EDGE_BITS = 16
-"""Weight bits of layers that training left float; docs/decisions/004-edge-bits.md has the measured table."""
+DEFAULT_EDGE_BITS = None
+"""Weight bits of layers that training left float: as many as int32 allows. docs/decisions/004-edge-bits.md has why."""
 
 DEFAULT_ACT_BITS = 8
 """Bits of activations that training left float and qexport calibrates."""
@@ -26,6 +27,7 @@ class Settings:
         weight_bits, act_bits: what the checkpoint was trained for; None where nobody said.
         float_act_bits: bits of the activations that training left float and qexport calibrates.
         edge_bits: weight bits of float layers; None takes as many as the accumulators allow.
+        stream_bits: 16 narrows residual streams whose measured range allows it (DESIGN 4.4), 32 never does.
         weight_levels: integer weight levels where the checkpoint leaves them open.
         family, arch, model, quantizers, qn_biases, temperature: see load_checkpoint.
         input_shape, mean, std: replace the checkpoint's own.
@@ -37,6 +39,7 @@ class Settings:
     act_bits: int | None = None
     float_act_bits: int = DEFAULT_ACT_BITS
     edge_bits: int | None = DEFAULT_EDGE_BITS
+    stream_bits: int = NARROW_BITS
     weight_levels: tuple[int, ...] | None = None
     family: str | None = None
     arch: str | None = None
@@ -58,6 +61,8 @@ class Settings:
         ):
             if bits is not None and not 1 <= bits <= MAX_BITS:
                 raise OptionError("unsupported bit width", where=option, got=bits, expected=f"1 to {MAX_BITS}")
+        if self.stream_bits not in (NARROW_BITS, 32):
+            raise OptionError("unsupported width", where="--stream-bits", got=self.stream_bits, expected="16 or 32")
         lo, hi = EDGE_BITS_RANGE
         if self.edge_bits is not None and not lo <= self.edge_bits <= hi:
             raise OptionError(

@@ -13,7 +13,6 @@ from qexport.passes.folding import Fold
 from qexport.passes.pending import Pending, apply_exact, rationals
 from qexport.passes.streams import WIDE_BITS, Stream
 
-
 MULTIPLIER_BITS = 30
 """gain / step stays below 2^29, which a 31-bit multiplier with a shift holds."""
 
@@ -72,7 +71,9 @@ class Carrier:
                 state = replace(replace(state, chain=()).then_affine(op), chain=rest)
             elif isinstance(op, Clip) and op.lo in (None, 0) and op.hi is None and (rising or max(state.gain) < 0):
                 clip = Clip(0, None) if rising else Clip(None, 0)
-                tensor = state.tensor if op.lo is None else self.out.add(self.out.unique(f"{name}.relu"), clip, state.tensor)
+                tensor = (
+                    state.tensor if op.lo is None else self.out.add(self.out.unique(f"{name}.relu"), clip, state.tensor)
+                )
                 state = replace(state, tensor=tensor, chain=state.chain[1:])
             else:
                 break
@@ -95,7 +96,8 @@ class Carrier:
         first, width = step, bits
         if rest:
             first, width = self._inner_step(state, bends), 32
-        elif any(isinstance(op, PRelu) for op in bends):  # saturation must not come before a slope, as it may before a clip
+        elif any(isinstance(op, PRelu) for op in bends):
+            # Saturation may come before a clip, but not before a slope.
             first, width = max(step, self._inner_step(state, bends)), 32
         elif bends and (coarser := step_for(float(max(map(abs, state.gain))), MULTIPLIER_BITS)) > step:
             first, width = coarser, 32  # a clip left so little of the range that no multiplier reaches its step
@@ -145,7 +147,7 @@ class Carrier:
         return replace(state, tensor=tensor, error=state.error * steepest + error * float(state.gain[0]))
 
     def _clipped(self, state: Pending, op: Op, name: str, step: Fraction) -> Pending:
-        """An integer clip without the sides no integer reaches; a bound off the step is rounded and the error stated."""
+        """An integer clip without the sides no integer reaches; a bound off the step is rounded, its error stated."""
         assert isinstance(op, Clip)
         x = self.out.types[state.tensor]
         lo = None if op.lo is None or int(x.lo.min()) * step >= op.lo else Fraction(op.lo) / step

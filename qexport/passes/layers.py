@@ -34,7 +34,7 @@ class LayerOptions:
         ranges: real tensor -> (lo, hi) for calibrated quantizers; empty where none were measured.
     """
 
-    edge_bits: int | None = 16
+    edge_bits: int | None = None
     act_bits: int = 8
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 

@@ -75,7 +75,9 @@ def _check_codes(fold: Fold, v: NDArray, level: NDArray, seen: Agreement) -> Non
     for i, t in enumerate(thresholds):
         wrong = (code > i) != (v >= t)
         far = np.abs(v - t)[wrong].max(initial=0.0)
-        assert far <= fold.error + _slack(v), f"{fold.name}: step {i} wrong {far} from the threshold, claimed {fold.error}"
+        assert far <= fold.error + _slack(v), (
+            f"{fold.name}: step {i} wrong {far} from the threshold, claimed {fold.error}"
+        )
     seen.codes += v.size
     seen.differing += int((code != fold.function.codes(v)).sum())
     seen.ties += int(np.isin(v, thresholds).sum())

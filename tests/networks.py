@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from qexport.freeze.step_op import FrozenActivation
@@ -27,7 +27,9 @@ def signed_levels(bits: int) -> tuple[int, ...]:
     return BINARY if bits == 1 else tuple(range(-(2 ** (bits - 1)), 2 ** (bits - 1)))
 
 
-def quantizer(levels: tuple[int, ...], scale: float = 0.5, spread: float | None = None, offset: float = 0.0) -> nn.Module:
+def quantizer(
+    levels: tuple[int, ...], scale: float = 0.5, spread: float | None = None, offset: float = 0.0
+) -> nn.Module:
     """A frozen activation quantizer with thresholds half-way between its values, times `spread` where given."""
     values = np.array(levels, np.float64) * scale + offset
     thresholds = (values[1:] + values[:-1]) / 2 * (1.0 if spread is None else spread)
@@ -373,7 +375,13 @@ for _kind, _pool in (("max", nn.MaxPool2d(2)), ("max-padded", nn.MaxPool2d(3, 2,
     def _(rng: np.random.Generator, pool: nn.Module = _pool) -> nn.Module:
         act = quantizer(TERNARY, 0.5)
         return nn.Sequential(
-            stem(rng), conv(rng, 6, 6, padding=1), batch_norm(rng, 6), act, pool, conv(rng, 6, 4, padding=1), unsigned(2)
+            stem(rng),
+            conv(rng, 6, 6, padding=1),
+            batch_norm(rng, 6),
+            act,
+            pool,
+            conv(rng, 6, 4, padding=1),
+            unsigned(2),
         )
 
 
@@ -431,7 +439,9 @@ def concat(rng: np.random.Generator, scales: tuple[float, float], tail: nn.Modul
     )
 
 
-case("concat-equal-low-bit", exact=True)(lambda rng: concat(rng, (0.5, 0.5), nn.Sequential(conv(rng, 8, 4), unsigned(2))))
+case("concat-equal-low-bit", exact=True)(
+    lambda rng: concat(rng, (0.5, 0.5), nn.Sequential(conv(rng, 8, 4), unsigned(2)))
+)
 case("concat-unequal-low-bit")(lambda rng: concat(rng, (0.5, 0.3), nn.Sequential(conv(rng, 8, 4), unsigned(2))))
 case("concat-unequal-float", float_layers=1)(lambda rng: concat(rng, (0.5, 0.3), float_conv(rng, 8, 4, padding=1)))
 case("concat-unequal-affine-float", float_layers=1)(
@@ -540,7 +550,9 @@ def _(rng: np.random.Generator) -> nn.Module:
 
 @case("flatten-linear", exact=True)
 def _(rng: np.random.Generator) -> nn.Module:
-    return nn.Sequential(stem(rng, 4), nn.MaxPool2d(2), nn.Flatten(), linear(rng, 64, 10), unsigned(2), linear(rng, 10, 6))
+    return nn.Sequential(
+        stem(rng, 4), nn.MaxPool2d(2), nn.Flatten(), linear(rng, 64, 10), unsigned(2), linear(rng, 10, 6)
+    )
 
 
 def edges(rng: np.random.Generator) -> nn.Module:
@@ -553,7 +565,11 @@ def edges(rng: np.random.Generator) -> nn.Module:
 
 for _edge in (8, 16, None):
     case(
-        f"edges-{_edge or 'max'}", edge_bits=_edge, float_layers=2, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+        f"edges-{_edge or 'max'}",
+        edge_bits=_edge,
+        float_layers=2,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
     )(edges)
 
 
@@ -564,7 +580,11 @@ def _(rng: np.random.Generator) -> nn.Module:
         lambda m, x: m.fc(m.body(m.first(x)).mean([2, 3])),
         first=nn.Sequential(float_conv(rng, 3, 6, padding=1), batch_norm(rng, 6), nn.ReLU()),
         body=nn.Sequential(
-            conv(rng, 6, 6, padding=1), batch_norm(rng, 6), conv(rng, 6, 8, POWERS, groups=2), batch_norm(rng, 8), nn.ReLU6()
+            conv(rng, 6, 6, padding=1),
+            batch_norm(rng, 6),
+            conv(rng, 6, 8, POWERS, groups=2),
+            batch_norm(rng, 8),
+            nn.ReLU6(),
         ),
         fc=float_linear(rng, 8, 10),
     )
@@ -594,6 +614,4 @@ def _(rng: np.random.Generator) -> nn.Module:
 
 @case("shared-module", exact=True)
 def _(rng: np.random.Generator) -> nn.Module:
-    return Lambda(
-        lambda m, x: m.q(m.c(m.q(m.c(m.s(x))))), s=stem(rng), c=conv(rng, 6, 6, padding=1), q=unsigned(2)
-    )
+    return Lambda(lambda m, x: m.q(m.c(m.q(m.c(m.s(x))))), s=stem(rng), c=conv(rng, 6, 6, padding=1), q=unsigned(2))

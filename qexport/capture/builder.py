@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from qexport.errors import UnsupportedOperatorError
 from qexport.ir import Graph
-from qexport.ops import Affine, Op, Weight
 from qexport.levels import recover_weight
+from qexport.ops import Affine, Op, Weight
 
 
 @dataclass

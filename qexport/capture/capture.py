@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -95,9 +94,8 @@ def _needs_functional_form(exported: torch.export.ExportedProgram) -> bool:
     for node in exported.graph.nodes:
         if node.op == "get_attr":
             return True
-        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            if node.target._schema.is_mutable:
-                return True
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+            return True
     return False
 
 
@@ -142,8 +140,10 @@ def _visit(b: Builder, node: torch.fx.Node) -> None:
     if node.target is torch.ops.aten._assert_tensor_metadata.default:
         return  # what x.float() leaves behind
     if node.target is operator.getitem and node.args[1] == 0:
-        b.tensors[node.name] = b.tensors[node.args[0].name]  # type: ignore[union-attr]
-        return  # batch norm in functional form returns a tuple
+        (source, _) = node.args
+        assert isinstance(source, torch.fx.Node)
+        b.tensors[node.name] = b.tensors[source.name]  # batch norm in functional form returns a tuple
+        return
     name = str(node.target).split(".", 1)[-1]
     handler = HANDLERS.get(name)
     if handler is None:

@@ -62,7 +62,7 @@ def conv2d(b: Builder, node: torch.fx.Node) -> str:
 
 
 def _absorb_padding(b: Builder, x: str, pads: Pads) -> tuple[str, Pads]:
-    """Take F.pad in front of a convolution (asymmetric padding) as the convolution's own, which is exact on any input."""
+    """Take F.pad in front of a convolution (asymmetric padding) as the convolution's own, exact on any input."""
     producer = next((n for n in b.graph.nodes if n.name == x), None)
     if producer is None or not isinstance(producer.op, Pad) or any(producer.op.pads[0]):
         return x, pads
@@ -265,7 +265,9 @@ def pad(b: Builder, node: torch.fx.Node) -> str:
     a = _arguments(node)
     x = _input(b, node, a["self"])
     if a.get("mode", "constant") != "constant" or float(a["value"] or 0) != 0:
-        raise unsupported(node, f"padding of mode {a.get('mode')!r} with value {a['value']}", "only zero padding is exact")
+        raise unsupported(
+            node, f"padding of mode {a.get('mode')!r} with value {a['value']}", "only zero padding is exact"
+        )
     amounts = [int(v) for v in a["pad"]]
     shape = b.graph.types[x].shape
     pairs = list(zip(amounts[0::2], amounts[1::2], strict=True))[::-1]  # torch lists the last axis first
@@ -291,13 +293,15 @@ def reshape(b: Builder, node: torch.fx.Node) -> str:
     if source == shape:
         return x
     if not shape or math.prod(source) != math.prod(shape) or shape[0] % source[0]:
-        raise unsupported(node, f"a reshape of {source} to {shape} per sample", "flatten everything after the batch axis")
+        raise unsupported(
+            node, f"a reshape of {source} to {shape} per sample", "flatten everything after the batch axis"
+        )
     return b.emit(node, Reshape(source, shape), x)
 
 
 @handles(
-    "dropout.default", "alias.default", "detach.default", "clone.default", "contiguous.default", "feature_dropout.default",
-    "to.dtype", "_to_copy.default", "lift_fresh_copy.default",
+    "dropout.default", "alias.default", "detach.default", "clone.default", "contiguous.default",
+    "feature_dropout.default", "to.dtype", "_to_copy.default", "lift_fresh_copy.default",
 )  # fmt: skip
 def identity(b: Builder, node: torch.fx.Node) -> str:
     return _input(b, node, node.args[0])

@@ -83,7 +83,7 @@ def _narrowed(carrier: Carrier, node: Node, weight: Weight) -> Pending:
 
 
 def _can_split(op: Conv2d | Linear, x: Pending) -> bool:
-    """Whether the channels are a few runs of one unit each (quantizers side by side, not the scales of a convolution)."""
+    """Whether the channels are a few runs of one unit each: quantizers side by side, not a convolution's scales."""
     runs = 1 + sum(a != b for a, b in zip(x.gain[1:], x.gain[:-1], strict=True))
     return runs <= MAX_UNITS and not (isinstance(op, Conv2d) and op.groups != 1)
 

@@ -13,7 +13,22 @@ from networks import Lambda, quantizer
 from torch import Tensor, nn
 
 from qexport.capture import capture
-from qexport.ops import Add, Affine, AvgPool, Clip, Concat, Conv2d, Linear, MaxPool, Op, Pad, PRelu, Reshape, Slice, Step
+from qexport.ops import (
+    Add,
+    Affine,
+    AvgPool,
+    Clip,
+    Concat,
+    Conv2d,
+    Linear,
+    MaxPool,
+    Op,
+    Pad,
+    PRelu,
+    Reshape,
+    Slice,
+    Step,
+)
 from qexport.reference import interpret
 
 torch.set_num_threads(1)
@@ -147,15 +162,22 @@ TABLE: dict[str, tuple[Forward, list[type[Op]]]] = {
     "view with open batch": (lambda m, x: m.l(m.c(x).view(-1, 144)), [Conv2d, Affine, Reshape, Linear, Affine]),
     "reshape": (lambda m, x: m.l(m.c(x).reshape(x.shape[0], -1)), [Conv2d, Affine, Reshape, Linear, Affine]),
     "squeeze": (
-        lambda m, x: F.adaptive_avg_pool2d(m.c(x), 1).squeeze(-1).squeeze(-1), [Conv2d, Affine, AvgPool, Reshape, Reshape]
+        lambda m, x: F.adaptive_avg_pool2d(m.c(x), 1).squeeze(-1).squeeze(-1),
+        [Conv2d, Affine, AvgPool, Reshape, Reshape],
     ),
-    "linear without bias": (lambda m, x: m.m(m.l(m.c(x).flatten(1))), [Conv2d, Affine, Reshape, Linear, Affine, Linear]),
+    "linear without bias": (
+        lambda m, x: m.m(m.l(m.c(x).flatten(1))),
+        [Conv2d, Affine, Reshape, Linear, Affine, Linear],
+    ),
     "dropout": (lambda m, x: m.drop2d(m.drop(m.c(x))), [Conv2d, Affine]),
     "functional dropout": (lambda m, x: F.dropout(m.c(x), 0.5, m.training), [Conv2d, Affine]),
     "moves of dtype": (lambda m, x: m.c(x.float()).to(torch.float32).contiguous(), [Conv2d, Affine]),
     "strided slice": (lambda m, x: m.c(x)[:, 1:3, ::2, 1::3], [Conv2d, Affine, Slice, Slice, Slice]),
     "negative slice": (lambda m, x: m.c(x)[:, -2:, :-1], [Conv2d, Affine, Slice, Slice]),
-    "channel padding": (lambda m, x: F.pad(m.c(x)[:, :, ::2, ::2], (0, 0, 0, 0, 2, 3)), [Conv2d, Affine, Slice, Slice, Pad]),
+    "channel padding": (
+        lambda m, x: F.pad(m.c(x)[:, :, ::2, ::2], (0, 0, 0, 0, 2, 3)),
+        [Conv2d, Affine, Slice, Slice, Pad],
+    ),
     "concat": (lambda m, x: torch.cat([m.c(x), x[:, :, 1:7, 1:7]], 1), [Conv2d, Affine, Slice, Slice, Concat]),
     "concat, negative axis": (lambda m, x: torch.cat((m.c(x), m.c(x)), -3), [Conv2d, Affine] * 2 + [Concat]),
     "shared module": (lambda m, x: m.d(m.d(m.c(x))), [Conv2d, Affine] * 3),

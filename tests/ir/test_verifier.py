@@ -112,7 +112,9 @@ def test_real_tensor_in_an_integer_graph() -> None:
         verify(graph, require_integer=True)
 
 
-@pytest.mark.parametrize(("lo", "hi", "fits"), [(-(2**31), 2**31 - 1, True), (0, 2**31, False), (-(2**31) - 1, 0, False)])
+@pytest.mark.parametrize(
+    ("lo", "hi", "fits"), [(-(2**31), 2**31 - 1, True), (0, 2**31, False), (-(2**31) - 1, 0, False)]
+)
 def test_integers_of_more_than_32_bits(lo: int, hi: int, fits: bool) -> None:
     graph = Graph()
     graph.add_input("x", integer((1,), lo, hi))

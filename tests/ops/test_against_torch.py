@@ -11,7 +11,22 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from qexport.ops import Add, Affine, AvgPool, Clip, Concat, Conv2d, Linear, MaxPool, Op, Pad, PRelu, Reshape, Slice, Weight
+from qexport.ops import (
+    Add,
+    Affine,
+    AvgPool,
+    Clip,
+    Concat,
+    Conv2d,
+    Linear,
+    MaxPool,
+    Op,
+    Pad,
+    PRelu,
+    Reshape,
+    Slice,
+    Weight,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(0, 2, (3, 4, 7, 9))
@@ -22,7 +37,9 @@ def fractions(values: np.ndarray) -> tuple[Fraction, ...]:
     return tuple(Fraction(float(v)) for v in values)
 
 
-def conv(shape: tuple[int, ...], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int], groups: int):  # noqa: ANN201
+def conv(
+    shape: tuple[int, ...], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int], groups: int
+):
     weight = RNG.normal(0, 1, shape)
     op = Conv2d(Weight(weight), stride, ((padding[0],) * 2, (padding[1],) * 2), dilation, groups)
     return op, lambda x: F.conv2d(x, torch.tensor(weight), None, stride, padding, dilation, groups)
@@ -68,7 +85,9 @@ def test_integer_convolution(name: str) -> None:
     levels = RNG.integers(-128, 128, op.weight.array.shape).astype(np.int32)
     x = RNG.integers(-128, 256, X.shape)
     padding = (op.pads[0][0], op.pads[1][0])
-    twin = F.conv2d(torch.tensor(x).double(), torch.tensor(levels).double(), None, op.stride, padding, op.dilation, op.groups)
+    twin = F.conv2d(
+        torch.tensor(x).double(), torch.tensor(levels).double(), None, op.stride, padding, op.dilation, op.groups
+    )
     got = Conv2d(Weight(levels), op.stride, op.pads, op.dilation, op.groups).evaluate(x)
     assert got.dtype == np.int64
     assert np.array_equal(got, twin.numpy().astype(np.int64))

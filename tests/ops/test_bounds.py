@@ -37,7 +37,20 @@ from qexport.ops import (
 from qexport.stepfunction import StepFunction
 
 SHAPE = (4, 5, 6)
-TIGHT = ("conv2d", "linear", "affine", "clip", "prelu", "step", "threshold", "rescale", "slice", "reshape", "concat", "max_pool")
+TIGHT = (
+    "conv2d",
+    "linear",
+    "affine",
+    "clip",
+    "prelu",
+    "step",
+    "threshold",
+    "rescale",
+    "slice",
+    "reshape",
+    "concat",
+    "max_pool",
+)
 
 
 def fractions(rng: np.random.Generator, n: int = 4, low: float = -2.0) -> tuple[Fraction, ...]:
@@ -64,7 +77,10 @@ def thresholds(rng: np.random.Generator) -> Threshold:
 MAKERS = {
     "add": [lambda r, integers: Add()],
     "concat": [lambda r, integers: Concat()],
-    "clip": [lambda r, integers: Clip(int(r.integers(-5, 0)), int(r.integers(0, 5))), lambda r, integers: Clip(0, None)],
+    "clip": [
+        lambda r, integers: Clip(int(r.integers(-5, 0)), int(r.integers(0, 5))),
+        lambda r, integers: Clip(0, None),
+    ],
     "conv2d": [
         lambda r, i: Conv2d((plain if i else floats)(r, 4, 4, 3, 3), (2, 1), ((1, 0), (2, 1)), (1, 2)),
         lambda r, i: Conv2d((plain if i else floats)(r, 6, 2, 2, 3), (1, 2), ((0, 0), (0, 0)), (1, 1), 2),
@@ -73,12 +89,17 @@ MAKERS = {
     "max_pool": [lambda r, i: MaxPool((2, 2), (2, 2)), lambda r, i: MaxPool((3, 3), (2, 1), ((1, 1), (1, 0)))],
     "pad": [lambda r, i: Pad(((1, 2), (0, 0), (0, 0))), lambda r, i: Pad(((0, 0), (2, 1), (0, 3)))],
     "slice": [lambda r, i: Slice(((1, 4, 2), (0, 5, 2), (2, 6, 3)))],
-    "reshape": [lambda r, i: Reshape(SHAPE, (120,)), lambda r, i: Reshape(SHAPE, (20, 6)), lambda r, i: Reshape(SHAPE, SHAPE)],
+    "reshape": [
+        lambda r, i: Reshape(SHAPE, (120,)),
+        lambda r, i: Reshape(SHAPE, (20, 6)),
+        lambda r, i: Reshape(SHAPE, SHAPE),
+    ],
     "border_bias": [
         lambda r, i: BorderBias(
             r.integers(-9, 9, (4, 3, 2)) if i else r.normal(0, 1, (4, 3, 2)),
-            np.array([0, 1, 1, 1, 2]), np.array([0, 1, 1, 1, 1, 1]),
-        )  # fmt: skip
+            np.array([0, 1, 1, 1, 2]),
+            np.array([0, 1, 1, 1, 1, 1]),
+        )
     ],
     "affine": [lambda r, i: Affine(fractions(r), fractions(r))],
     "prelu": [lambda r, i: PRelu(fractions(r, low=0.0))],
@@ -163,7 +184,9 @@ def test_range_is_reached(kind: str, number: int, integers: bool) -> None:
     if integers and not isinstance(op, Conv2d):
         assert np.array_equal(lowest, out.lo)
         assert np.array_equal(highest, out.hi)
-    elif not (isinstance(op, Conv2d) and any(map(any, op.pads))):  # with padding zero joins, which a border may not allow
+    elif not (
+        isinstance(op, Conv2d) and any(map(any, op.pads))
+    ):  # with padding zero joins, which a border may not allow
         assert np.allclose(lowest, out.lo, rtol=1e-12, atol=1e-12)
         assert np.allclose(highest, out.hi, rtol=1e-12, atol=1e-12)
 
@@ -204,7 +227,10 @@ def _full(t: TensorType, per_channel: NDArray) -> NDArray:
         (Linear(Weight(np.full((1, 8), 2**30, np.int32))), [integer((8,), 0, 2**31 - 1)]),
         (Conv2d(Weight(np.full((1, 4, 3, 3), 2**16, np.int32))), [integer((4, 3, 3), 0, 2**15)]),
         (SumPool((4, 4), (1, 1)), [integer((1, 4, 4), 0, 2**27)]),
-        (BorderBias(np.full((1, 1, 1), 2), np.zeros(1, np.int64), np.zeros(1, np.int64)), [integer((1, 1, 1), 0, 2**31 - 2)]),
+        (
+            BorderBias(np.full((1, 1, 1), 2), np.zeros(1, np.int64), np.zeros(1, np.int64)),
+            [integer((1, 1, 1), 0, 2**31 - 2)],
+        ),
         (Rescale(np.array([2**31 - 1]), np.array([0]), 8), [integer((1,), 0, 2**32)]),
         (Rescale(np.array([2]), np.array([0]), 0), [integer((1,), 0, 2**30)]),
         (Rescale(np.array([2**31]), np.array([0]), 31), [integer((1,), 0, 1)]),
@@ -247,11 +273,31 @@ def test_exactly_int32_is_allowed(op: Op, inputs: list[TensorType]) -> None:
         (Conv2d(Weight(np.ones((2, 4, 3, 3), np.int32))), [integer((4, 2, 2), 0, 1)], "a window is larger"),
         (MaxPool((3, 3), (1, 1)), [integer((4, 2, 2), 0, 1)], "a window is larger"),
         (Clip(Fraction(1, 2), None), [integer((2,), 0, 1)], "an integer clip needs integer bounds"),
-        (Threshold(np.array([[2, 1]]), np.ones(1, np.int8), np.arange(3, dtype=np.int32)), [integer((2,), 0, 1)], "ascend"),
-        (Threshold(np.array([[1, 2]]), np.ones(1, np.int8), np.arange(2, dtype=np.int32)), [integer((2,), 0, 1)], "do not fit"),
-        (Threshold(np.array([[2**31]]), np.ones(1, np.int8), np.arange(2, dtype=np.int32)), [integer((2,), 0, 1)], "fit int32"),
-        (Rescale(np.ones(3, np.int64), np.ones(3, np.int64), 1), [integer((2,), 0, 1)], "rescale parameters do not fit"),
-        (BorderBias(np.zeros((1, 1, 1)), np.zeros(2, np.int64), np.zeros(2, np.int64)), [real((1, 3, 3), 0, 1)], "does not fit"),
+        (
+            Threshold(np.array([[2, 1]]), np.ones(1, np.int8), np.arange(3, dtype=np.int32)),
+            [integer((2,), 0, 1)],
+            "ascend",
+        ),
+        (
+            Threshold(np.array([[1, 2]]), np.ones(1, np.int8), np.arange(2, dtype=np.int32)),
+            [integer((2,), 0, 1)],
+            "do not fit",
+        ),
+        (
+            Threshold(np.array([[2**31]]), np.ones(1, np.int8), np.arange(2, dtype=np.int32)),
+            [integer((2,), 0, 1)],
+            "fit int32",
+        ),
+        (
+            Rescale(np.ones(3, np.int64), np.ones(3, np.int64), 1),
+            [integer((2,), 0, 1)],
+            "rescale parameters do not fit",
+        ),
+        (
+            BorderBias(np.zeros((1, 1, 1)), np.zeros(2, np.int64), np.zeros(2, np.int64)),
+            [real((1, 3, 3), 0, 1)],
+            "does not fit",
+        ),
     ],
 )
 def test_misfit_is_refused(op: Op, inputs: list[TensorType], message: str) -> None:

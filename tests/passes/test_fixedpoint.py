@@ -34,9 +34,7 @@ ROUNDING = Fraction(1, 2**50)
 @example(gain=Fraction(1, 3), bias=Fraction(0), lo=-300, width=600, exponent=0, half_up=True)
 @example(gain=Fraction(0), bias=Fraction(5, 7), lo=0, width=255, exponent=8, half_up=True)
 @example(gain=Fraction(-1), bias=Fraction(1, 2), lo=-5, width=10, exponent=0, half_up=True)
-def test_claimed_error_holds(
-    gain: Fraction, bias: Fraction, lo: int, width: int, exponent: int, half_up: bool
-) -> None:
+def test_claimed_error_holds(gain: Fraction, bias: Fraction, lo: int, width: int, exponent: int, half_up: bool) -> None:
     """For sampled integers and both ends, in exact arithmetic, saturation aside; nothing passes 2^62 or int32."""
     hi = min(lo + width, INT32_MAX)
     step = Fraction(1, 2**exponent) if exponent >= 0 else Fraction(2**-exponent)

@@ -44,9 +44,7 @@ def chains(draw: st.DrawFn, channels: int) -> tuple[Op, ...]:
         elif kind == "prelu":
             chain.append(PRelu(tuple(abs(draw(REAL)) for _ in range(channels))))
         else:
-            chain.append(
-                Affine(tuple(draw(REAL) for _ in range(channels)), tuple(draw(REAL) for _ in range(channels)))
-            )
+            chain.append(Affine(tuple(draw(REAL) for _ in range(channels)), tuple(draw(REAL) for _ in range(channels))))
     return tuple(chain)
 
 

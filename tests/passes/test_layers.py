@@ -92,7 +92,7 @@ def brute_force(x: NDArray, weight: list, op: Conv2d) -> dict[tuple[int, int, in
     """Convolution of Fractions x [C, H, W] with zero padding by its definition."""
     (top, bottom), (left, right) = op.pads
     o_count, per_group, kh, kw = op.weight.array.shape
-    channels, height, width = x.shape
+    _, height, width = x.shape
     out = {}
     rows = (height + top + bottom - op.dilation[0] * (kh - 1) - 1) // op.stride[0] + 1
     cols = (width + left + right - op.dilation[1] * (kw - 1) - 1) // op.stride[1] + 1

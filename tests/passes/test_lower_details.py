@@ -52,8 +52,16 @@ def test_rescaled_quantizer_states_the_rounding_of_its_float32_thresholds() -> N
     assert seen.differing > 0  # pixel 13 is worth 0.65, exactly the middle of levels 6 and 7, below its float32
 
 
-@pytest.mark.parametrize(("lo", "hi"), [(None, Fraction(3, 10)), (Fraction(1, 3), None), (Fraction(1, 3), Fraction(17, 3)),
-                                        (None, Fraction(2549, 10)), (Fraction(0), Fraction(10**9))])  # fmt: skip
+CLIPS = [
+    (None, Fraction(3, 10)),
+    (Fraction(1, 3), None),
+    (Fraction(1, 3), Fraction(17, 3)),
+    (None, Fraction(2549, 10)),
+    (Fraction(0), Fraction(10**9)),
+]
+
+
+@pytest.mark.parametrize(("lo", "hi"), CLIPS)
 def test_clip_bound_off_the_step(lo: Fraction | None, hi: Fraction | None) -> None:
     """The error of a rounded bound is stated also where no integer passes it; bounds out of reach are dropped."""
     check_agreement(lowered(Clip(lo, hi)), EVERY_PIXEL)
@@ -75,7 +83,9 @@ def test_maximum_of_a_falling_channel_is_exact() -> None:
 
 
 def test_average_keeps_the_integer_sum() -> None:
-    low = lowered(affine(Fraction(1, 7), Fraction(9)), AvgPool((4, 4), (4, 4)), Step(StepFunction.uniform(Fraction(5), 0, 3)))
+    low = lowered(
+        affine(Fraction(1, 7), Fraction(9)), AvgPool((4, 4), (4, 4)), Step(StepFunction.uniform(Fraction(5), 0, 3))
+    )
     assert low.folds["op2"].error == 0
     assert check_agreement(low, EVERY_PIXEL).differing == 0
 

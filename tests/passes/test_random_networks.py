@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from qexport.errors import AccumulatorError, UnsupportedOperatorError
-from qexport.ir import Graph, real, verify
+from qexport.ir import Graph, prune, real, verify
 from qexport.ops import (
     Add,
     Affine,
@@ -86,7 +86,9 @@ class Composer:
         if kind == "pad":
             return self.put(Pad(self.draw(st.sampled_from([((0, 0), (1, 0), (0, 1)), ((1, 2), (0, 0), (0, 0))]))), x)
         if kind == "slice":
-            return self.put(Slice(((0, max(1, channels - 1), 1), (0, self.shape(x)[1], 1), (0, self.shape(x)[2], 1))), x)
+            return self.put(
+                Slice(((0, max(1, channels - 1), 1), (0, self.shape(x)[1], 1), (0, self.shape(x)[2], 1))), x
+            )
         fitting = [t for t in self.pool if self.shape(t)[kind == "concat" :] == self.shape(x)[kind == "concat" :]]
         other = self.draw(st.sampled_from(fitting))
         return self.put(Add() if kind == "add" else Concat(), x, other)
@@ -116,7 +118,9 @@ class Composer:
             return self.put(Step(StepFunction.uniform(Fraction(scale), levels[0], levels[-1])), x)
         values = (np.array(levels) * scale).astype(np.float32)
         thresholds = np.sort(self.rng.normal(0, self.spread(x), len(levels) - 1)).astype(np.float32)
-        return self.put(Step(StepFunction.from_values(np.unique(thresholds), values[: np.unique(thresholds).size + 1])), x)
+        return self.put(
+            Step(StepFunction.from_values(np.unique(thresholds), values[: np.unique(thresholds).size + 1])), x
+        )
 
     def finish(self) -> Graph:
         x = self.pool[-1]
@@ -140,16 +144,10 @@ def test_random_network(data: st.DataObject) -> None:
             composer.pool.append(made)
     graph = composer.finish()
     try:
-        low = lower(quantize_layers(_pruned(graph), LayerOptions(edge_bits=data.draw(st.sampled_from([8, 16, None])))))
+        low = lower(quantize_layers(prune(graph), LayerOptions(edge_bits=data.draw(st.sampled_from([8, 16, None])))))
     except (AccumulatorError, UnsupportedOperatorError) as refusal:
         event(str(refusal).splitlines()[0].split(": ", 1)[-1])
         assume(False)
         raise
     verify(low.graph, require_integer=True)
     check_agreement(low, images((2, SIZE, SIZE), composer.rng, 2))
-
-
-def _pruned(graph: Graph) -> Graph:
-    from qexport.ir import prune
-
-    return prune(graph)

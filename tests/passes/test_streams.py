@@ -26,7 +26,9 @@ def stream(threshold: float = 6.0, bend: bool = True) -> Graph:
     for i in range(3):
         function = StepFunction.from_values(np.float32([-threshold, threshold]), np.float32([-1, 0, 1]))
         codes = graph.add(f"step{i}", Step(function), x)
-        weight = Weight(rng.integers(-1, 2, (3, 3, 3, 3)).astype(np.int32), (Fraction(3, 10),) * 3, level_set=(-1, 0, 1))
+        weight = Weight(
+            rng.integers(-1, 2, (3, 3, 3, 3)).astype(np.int32), (Fraction(3, 10),) * 3, level_set=(-1, 0, 1)
+        )
         product = graph.add(f"conv{i}", Conv2d(weight, pads=((1, 1), (1, 1))), codes)
         x = graph.add(f"add{i}", Add(), x, product)
         x = graph.add(f"relu{i}", Clip(Fraction(0), None), x) if bend else x

@@ -1,4 +1,4 @@
-"""Quantizers the library has never seen, frozen by probing, captured and lowered: the same agreement as hand-made ones."""
+"""Quantizers the library has never seen, frozen by probing and lowered: the same agreement as hand-made ones."""
 
 from __future__ import annotations
 

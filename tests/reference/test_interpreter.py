@@ -80,7 +80,7 @@ def test_nan_is_no_input() -> None:
         (lambda v: v[:, :1], "fc: a value has the wrong shape"),
     ],
 )
-def test_wrong_value_is_caught(value, message: str) -> None:  # noqa: ANN001
+def test_wrong_value_is_caught(value, message: str) -> None:
     with pytest.raises(GraphError) as caught:
         interpret(graph(), {"x": np.zeros((1, 2), int)}, override=lambda n, v: value(v) if n == "fc" else v)
     assert str(caught.value).startswith(message)

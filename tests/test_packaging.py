@@ -17,7 +17,7 @@ import qexport
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(qexport.__file__).parent
 
-# Upper layers first; a layer imports layers above it and itself. A new package or module of qexport/ gets its place here.
+# Upper layers first; a layer imports those above it and itself. A new package or module of qexport gets its place here.
 LAYERS = (
     "errors",
     "stepfunction",

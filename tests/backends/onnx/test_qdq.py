@@ -252,6 +252,15 @@ def test_shared_accumulator_is_not_folded(rng):
     check_agrees(graph, images(rng))
 
 
+def test_ties_on_a_float_stream_go_up():
+    """An input exactly at a threshold belongs to the step above, although QuantizeLinear rounds halves to even."""
+    graph = Graph()
+    graph.add_input("image", real((1, 1, 8), 0, 255))
+    graph.add("sum", Add(), "image", "image")
+    graph.outputs = [graph.add("y", steps([2, 6, 10, 14], [0, 1, 2, 3, 4]), "sum")]
+    check_agrees(graph, {"image": np.array([0, 1, 2, 3, 4, 5, 6, 7]).reshape(1, 1, 1, 8)}, share=1.0)
+
+
 def test_carried_tensors_and_determinism(rng):
     graph = network(rng, FUNCTIONS["uniform2"])
     first, second = (to_qdq(graph, metadata={"k": "v"}) for _ in range(2))

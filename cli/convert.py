@@ -18,7 +18,7 @@ from qexport.cli.progress import StageLine
     "--edge-bits",
     type=EdgeBits(),
     metavar="8|16|max",
-    help="Weight bits of layers that training left float; max is what int32 accumulators allow.  [default: 16]",
+    help="Weight bits of layers that training left float; max is what int32 accumulators allow.  [default: max]",
 )
 @click.option(
     "--format",

@@ -76,13 +76,13 @@ def byte_size(number: int | None) -> str:
 
 
 def large(number: int | None) -> str:
-    """640, 2.36 M, 1.82 G."""
+    """9,216, 36.9 k, 2.36 M, 1.82 G."""
     if number is None:
         return "-"
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if number >= limit:
             return f"{_three_digits(number / (1e3 if unit == 'k' else limit))} {unit}"
-    return str(number)
+    return f"{number:,}"
 
 
 def _three_digits(value: float) -> str:

@@ -120,8 +120,8 @@ def _output_positions(module: nn.Module, example: torch.Tensor) -> dict[str, int
     positions: dict[str, int] = {}
 
     def recorder(name: str) -> Any:
-        def record(layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-            positions[name] = output[0, 0].numel()
+        def record(layer: nn.Conv2d | nn.Linear, inputs: Any, output: torch.Tensor) -> None:
+            positions[name] = output[0].numel() // layer.weight.shape[0]
 
         return record
 

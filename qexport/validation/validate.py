@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,8 +71,8 @@ def validate(
         and whatever `build` raises.
     """
     opened = [OnnxArtifact.read(path) for path in artifacts]
+    _check_source(opened, Path(checkpoint))
     built = build(checkpoint, _common_settings(opened, overrides), progress=progress)
-    _check_source(opened, built)
     names = built.checkpoint.class_names
     dataset = open_dataset(data, built.settings.input_shape, class_names=names, limit=limit)  # type: ignore[arg-type]
     n_classes = built.graph.types[built.graph.outputs[0]].size
@@ -114,14 +115,20 @@ def _common_settings(artifacts: list[OnnxArtifact], overrides: dict[str, Any]) -
     return replace(first, **{k: v for k, v in overrides.items() if v})
 
 
-def _check_source(artifacts: list[OnnxArtifact], built: Built) -> None:
+def _check_source(artifacts: list[OnnxArtifact], checkpoint: Path) -> None:
+    """Before anything is built: with another checkpoint the build would fail too, for a reason that misleads."""
+    try:
+        with checkpoint.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return  # the loader says what is wrong with the file
     for artifact in artifacts:
-        if artifact.source_sha256 != built.checkpoint.sha256:
+        if artifact.source_sha256 != sha256:
             raise ArtifactError(
                 "the artifact was made from another checkpoint",
                 where=str(artifact.file),
                 got=f"source sha256 {artifact.source_sha256[:16]}...",
-                expected=f"{built.checkpoint.sha256[:16]}... of {built.checkpoint.source}",
+                expected=f"{sha256[:16]}... of {checkpoint}",
                 remedy="give the checkpoint it was converted from, or convert again",
             )
 

@@ -1,4 +1,4 @@
-"""What the width of the float first and last layer costs: accuracy, agreement, size and speed on real checkpoints.
+"""What the width of the float first and last layer costs: accuracy, agreement and size on real checkpoints.
 
     python benchmarks/edge_bits.py [--markdown FILE]
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from math import comb
 from pathlib import Path
 
@@ -37,14 +36,14 @@ def frozen_predictions(module: torch.nn.Module, data: Dataset) -> NDArray[np.int
     return np.concatenate(parts)
 
 
-def integer_predictions(path: Path, data: Dataset) -> tuple[NDArray[np.int64], float]:
-    """Argmax of the ONNX model and milliseconds an image."""
+def integer_predictions(path: Path, data: Dataset) -> NDArray[np.int64]:
+    """Argmax of the ONNX model."""
     session = open_session(path.read_bytes(), threads=1)
-    start, parts = time.perf_counter(), []
+    parts = []
     for x in data.batches(128):
         (logits,) = run_session(session, {"image": x}).values()
         parts.append(logits.argmax(1))
-    return np.concatenate(parts), 1000 * (time.perf_counter() - start) / len(data)
+    return np.concatenate(parts)
 
 
 def mcnemar(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:
@@ -60,24 +59,24 @@ def rows() -> list[str]:
     shape = (3, 32, 32)
     sets = {name: open_dataset(DATA / "cifar10" / name, shape) for name in ("test.npz", "test_jpeg")}
     lines = [
-        "| checkpoint | edge bits | agreement test / jpeg | top-1 test (frozen) | p | top-1 jpeg (frozen) | p | KB | ms |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| checkpoint | edge bits | agreement test / jpeg | top-1 test (frozen) | p | top-1 jpeg (frozen) | p | KB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for title, (file, bits) in CHECKPOINTS.items():
         for width in WIDTHS:
             with tempfile.TemporaryDirectory() as folder:
                 path = DATA / "checkpoints" / file
                 artifact = convert(path, folder, bits=bits, edge_bits=width, mean=MEAN, std=STD)
-                cells, agreements, ms = [], [], 0.0
+                cells, agreements = [], []
                 for data in sets.values():
                     frozen = frozen_predictions(artifact.built.frozen.module, data)
-                    found, ms = integer_predictions(artifact.files["onnx"], data)
+                    found = integer_predictions(artifact.files["onnx"], data)
                     right = [p == data.labels for p in (frozen, found)]
                     agreements.append(f"{100 * np.mean(frozen == found):.1f}")
                     cells.append(f"{100 * right[1].mean():.2f} ({100 * right[0].mean():.2f}) | {mcnemar(*right):.2f}")
                 size = artifact.files["onnx"].stat().st_size / 1024
             lines.append(
-                f"| {title} | {width or 'max'} | {' / '.join(agreements)} | {' | '.join(cells)} | {size:.0f} | {ms:.2f} |"
+                f"| {title} | {width or 'max'} | {' / '.join(agreements)} | {' | '.join(cells)} | {size:.0f} |"
             )
             click.echo(lines[-1])
     return lines

@@ -21,6 +21,12 @@ from qexport.cli.progress import StageLine
     help="Weight bits of layers that training left float; max is what int32 accumulators allow.  [default: max]",
 )
 @click.option(
+    "--stream-bits",
+    type=int,
+    metavar="16|32",
+    help="16 narrows residual streams where --calibration-data shows that they fit.  [default: 16]",
+)
+@click.option(
     "--format",
     "formats",
     type=NameList(),

@@ -1,4 +1,4 @@
-"""Errors a user can meet. Every message says what happened, where, what was found, what was expected, and the remedy."""
+"""Errors a user can meet. Every message says what happened, where, what was found and expected, and the remedy."""
 
 from __future__ import annotations
 

@@ -118,6 +118,12 @@ def _apply_temperature(loaded: Loaded, temperature: float | None) -> float | Non
     return chosen
 
 
+def _for_channels(values: Sequence[float], shape: tuple[int, ...] | None) -> tuple[float, ...]:
+    """One value per channel; a single one holds for all."""
+    given = tuple(float(v) for v in values)
+    return given * shape[0] if shape is not None and len(given) == 1 else given
+
+
 def _preprocessing(
     loaded: Loaded,
     input_shape: tuple[int, int, int] | None,
@@ -141,8 +147,8 @@ def _preprocessing(
             got=shape,
             expected=f"C = {loaded.input_shape[0]}",
         )
-    means = loaded.mean if mean is None else tuple(float(v) for v in mean)
-    stds = loaded.std if std is None else tuple(float(v) for v in std)
+    means = loaded.mean if mean is None else _for_channels(mean, shape)
+    stds = loaded.std if std is None else _for_channels(std, shape)
     if (means is None) != (stds is None):
         raise OptionError(
             "mean and std belong together",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from qexport.calibration import calibrate
+from qexport.calibration.ranges import Images
 from qexport.capture import Captured, capture
 from qexport.checkpoints import Checkpoint, load_checkpoint
 from qexport.conversion.settings import Settings
@@ -18,7 +17,7 @@ from qexport.errors import OptionError
 from qexport.freeze.model import FrozenModel, freeze
 from qexport.ir import Graph
 from qexport.ops import Conv2d, Linear, Step
-from qexport.passes.layers import LayerOptions, needs_range, quantize_layers
+from qexport.passes.layers import LayerOptions, quantize_layers
 from qexport.passes.lower import Lowered, lower
 from qexport.passes.prove import Proof, prove
 from qexport.passes.streams import NARROW_BITS
@@ -52,7 +51,6 @@ class Built:
 
 
 Progress = Callable[[str], None]
-Images = Iterable[NDArray[np.uint8]]
 
 
 def build(
@@ -67,7 +65,7 @@ def build(
     Args:
         path: checkpoint file.
         settings: see Settings; its ranges, when there are any, are used as they are.
-        calibration_images: called with the input shape, gives uint8 batches [n, C, H, W].
+        calibration_images: called with the input shape, gives a data set or uint8 batches [n, C, H, W].
         progress: told the name of each stage as it begins.
 
     Raises:
@@ -128,7 +126,7 @@ def _with_preprocessing(checkpoint: Checkpoint, settings: Settings) -> Settings:
             got=f"no {' and no '.join(missing)}",
             expected="pixels / 255, minus mean, divided by std, in training",
             remedy="give the training's values, such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225; "
-            "--mean 0,0,0 --std 1,1,1 if there was no normalisation",
+            "--mean 0 --std 1 if there was no normalisation",
         )
     return replace(settings, input_shape=checkpoint.input_shape, mean=checkpoint.mean, std=checkpoint.std)
 
@@ -174,7 +172,5 @@ def _with_ranges(
         streams = settings.stream_bits == NARROW_BITS
         ranges = calibrate(captured, calibration_images(settings.input_shape), streams=streams)
         return replace(settings, ranges=ranges, calibration="measured on images")
-    if not any(needs_range(captured.graph).values()):
-        return settings
-    progress("estimating ranges")
-    return replace(settings, ranges=calibrate(captured, None), calibration="batch-norm statistics")
+    ranges = calibrate(captured)
+    return replace(settings, ranges=ranges, calibration="batch-norm statistics") if ranges else settings

@@ -12,7 +12,8 @@ from qexport.backends.onnx.inspection import weight_bytes
 from qexport.backends.onnx.integer import to_onnx
 from qexport.backends.onnx.qdq import to_qdq
 from qexport.backends.onnx.writer import write_onnx
-from qexport.conversion.build import Built, Images, Progress, build
+from qexport.calibration.ranges import Images
+from qexport.conversion.build import Built, Progress, build
 from qexport.conversion.output import staged
 from qexport.conversion.report import conversion_report, layer_nodes, layer_row
 from qexport.conversion.settings import DEFAULT_ACT_BITS, Settings
@@ -125,4 +126,4 @@ def _reader(path: str | Path | None) -> Callable[[tuple[int, ...]], Images] | No
     """Opens the calibration data once the input shape is known."""
     if path is None:
         return None
-    return lambda shape: open_dataset(path, shape).batches()  # type: ignore[arg-type]
+    return lambda shape: open_dataset(path, shape)  # type: ignore[arg-type]

@@ -128,7 +128,7 @@ def proof_summary(built: Built) -> dict[str, int]:
 def sizes(graph: Graph, weight_bytes: dict[str, int]) -> dict[str, int]:
     """Totals over all layers."""
     layers = layer_nodes(graph)
-    weights = sum(int(n.op.weight.array.size) for n in layers)  # type: ignore[attr-defined]
+    weights = sum(int(n.op.weight.array.size) for n in layers if isinstance(n.op, Conv2d | Linear))
     return {
         "weights": weights,
         "float32_bytes": 4 * weights,

@@ -53,9 +53,7 @@ class Rescale(Op):
         """Smallest and largest x * multiplier + addend per channel, in Python integers that cannot wrap."""
         m = np.broadcast_to(self.multiplier, (x.channels,)).tolist()
         r = np.broadcast_to(self.addend, (x.channels,)).tolist()
-        pairs = [
-            sorted((int(a) * mc + rc, int(b) * mc + rc)) for a, b, mc, rc in zip(x.lo, x.hi, m, r, strict=True)
-        ]
+        pairs = [sorted((int(a) * mc + rc, int(b) * mc + rc)) for a, b, mc, rc in zip(x.lo, x.hi, m, r, strict=True)]
         return [p[0] for p in pairs], [p[1] for p in pairs]
 
     def evaluate(self, *inputs: NDArray) -> NDArray:

@@ -21,8 +21,9 @@ ACCUMULATOR_SHARE = 0.9
 PIXEL_CHANNELS = 4
 PIXEL_CORRELATION = 0.95
 COLOUR_CORRELATION = 0.9
-SCALES_TRIED = 16
 """Second-order statistics of natural images, as image coding assumes them."""
+
+SCALES_TRIED = 20
 
 PROVEN_SLACK_BITS = 4
 """A proven range is wider than what data reach; a wide input gets this many bits more than the weight."""

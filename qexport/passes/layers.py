@@ -130,11 +130,12 @@ def _add_quantizer(out: Graph, x: str, span: tuple[float, float], bits: int) -> 
     if name in out.types:
         return name
     lo, hi = span
+    # A range of zero says nothing about the step; any will do for a tensor that is always zero.
+    peak = Fraction(max(-lo, hi)) or Fraction(1)
     if lo >= 0:
-        function = StepFunction.uniform(Fraction(max(hi, 1e-30)) / (2**bits - 1), 0, 2**bits - 1)
+        function = StepFunction.uniform(peak / (2**bits - 1), 0, 2**bits - 1)
     else:
-        peak = Fraction(max(-lo, hi)) / (2 ** (bits - 1) - 1)
-        function = StepFunction.uniform(peak, 1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
+        function = StepFunction.uniform(peak / (2 ** (bits - 1) - 1), 1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
     return out.add(name, Step(function, calibrated=True), x)
 
 

@@ -20,7 +20,7 @@ WINDOW = 512
 """Around every threshold of an interval proof, so many integers on both sides are enumerated all the same."""
 
 FLOAT_MARGIN = 2.0**-44
-"""float64 decides a comparison only where the distance exceeds this share of the magnitudes involved; else rationals."""
+"""float64 decides a comparison only where the distance exceeds this share of the magnitudes; else rationals."""
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,7 @@ def _feed(name: str, feeds: dict[str, NDArray], tensor_type: TensorType) -> NDAr
         raise DataError("an input is missing", where=name, got=sorted(feeds), expected=name)
     array = np.asarray(feeds[name])
     if array.shape[1:] != tensor_type.shape:
-        raise DataError(
-            "an input has the wrong shape", where=name, got=array.shape, expected=("N", *tensor_type.shape)
-        )
+        raise DataError("an input has the wrong shape", where=name, got=array.shape, expected=("N", *tensor_type.shape))
     if array.dtype.kind not in ("iub" if tensor_type.is_integer else "iubf"):
         expected = "integers" if tensor_type.is_integer else "numbers"
         raise DataError("an input has the wrong number type", where=name, got=array.dtype, expected=expected)

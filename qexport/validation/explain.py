@@ -103,7 +103,15 @@ class Explainer:
             sqnr = 10 * math.log10(count.signal / count.noise) if count.noise > 0 else math.inf
             cosine = count.product / math.sqrt(count.signal * count.carried) if count.carried > 0 else 0.0
         return FixedPointResult(
-            name, float(point.step), point.bits, count.largest, count.bound, count.unexplained, count.saturated, sqnr, cosine
+            name,
+            float(point.step),
+            point.bits,
+            count.largest,
+            count.bound,
+            count.unexplained,
+            count.saturated,
+            sqnr,
+            cosine,
         )
 
 
@@ -121,7 +129,9 @@ def _count_codes(count: _LayerCount, fold: Fold, levels: NDArray, forced: NDArra
     t = np.concatenate([[-np.inf], function.thresholds.astype(np.float64), [np.inf]])
     # Distance from the farthest threshold between the two codes: t[code] below, t[code + 1] above in this padding.
     distance = np.where(code > judged, t[code] - forced, np.where(code < judged, forced - t[code + 1], 0.0))
-    tolerance = FLOAT_TOLERANCE * max(float(np.abs(forced).max(initial=0.0)), float(np.abs(function.thresholds).max(initial=0)))
+    tolerance = FLOAT_TOLERANCE * max(
+        float(np.abs(forced).max(initial=0.0)), float(np.abs(function.thresholds).max(initial=0))
+    )
     bound = fold.error + tolerance
     off = code != judged
     unexplained = off & (distance > bound)

@@ -24,7 +24,7 @@ from qexport.validation.artifacts import OnnxArtifact
 from qexport.validation.explain import Explainer
 from qexport.validation.report import LevelResult, Report
 
-BATCH = 64
+BATCH = 16
 ALL_TENSORS_IMAGES = 64
 """Every layer output of an artifact is compared on so many images; final outputs on all."""
 
@@ -161,7 +161,8 @@ def _run(networks: _Networks, data: Dataset, accuracy: Accuracy, explainer: Expl
 def _torch_logits(networks: _Networks, images: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
     """Logits of the soft network (of the hard one where its temperature is unknown) and of the frozen one."""
     built = networks.built
-    mean, std = (torch.tensor(v).reshape(-1, *(1,) * (images.ndim - 2)) for v in (built.settings.mean, built.settings.std))
+    trailing = (1,) * (images.ndim - 2)
+    mean, std = (torch.tensor(v).reshape(-1, *trailing) for v in (built.settings.mean, built.settings.std))
     x = (torch.from_numpy(np.ascontiguousarray(images)).float() / 255 - mean) / std
     with torch.no_grad():
         frozen = built.frozen.module(x)
@@ -176,10 +177,12 @@ def _torch_logits(networks: _Networks, images: NDArray[np.uint8]) -> tuple[NDArr
 
 def _failures(report: Report, max_drop: float | None) -> list[str]:
     failures = [
-        f"{layer.name}: {layer.unexplained} codes differ beyond the proven bound" for layer in report.layers if layer.unexplained
+        f"{r.name}: {r.unexplained} codes differ beyond the proven bound" for r in report.layers if r.unexplained
     ]
     failures += [
-        f"{f.name}: {f.unexplained} fixed-point values lie beyond their bound" for f in report.fixed_points if f.unexplained
+        f"{r.name}: {r.unexplained} fixed-point values lie beyond their bound"
+        for r in report.fixed_points
+        if r.unexplained
     ]
     for artifact in report.artifacts:
         if artifact.differing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -30,7 +31,13 @@ PROVEN_SLACK_BITS = 4
 
 
 def fit_edge_levels(
-    weight: NDArray[np.float64], reach: NDArray[np.float64], bits: int | None, name: str, asked: int | None
+    weight: NDArray[np.float64],
+    reach: NDArray[np.float64],
+    bits: int | None,
+    name: str,
+    asked: int | None,
+    *,
+    signed: bool = False,
 ) -> Weight:
     """Symmetric per-output-channel levels of at most `bits` bits whose accumulator is proven in int32.
 
@@ -40,6 +47,8 @@ def fit_edge_levels(
         bits: width, None for as many as int32 allows (DESIGN 4.7, docs/arithmetic.md, eq. 10).
         name: layer, for the message.
         asked: the width the user asked for, kept as `Weight.edge_bits`.
+        signed: whether inputs go below zero, as behind a batch norm; there plain rounding is best, elsewhere errors
+            of a kernel's sum count most.
 
     Raises:
         AccumulatorError: not even 4-bit weights fit.
@@ -63,7 +72,9 @@ def fit_edge_levels(
             remedy="use fewer --act-bits",
         )
     ratios = weight * (steps / np.where(peak > 0, peak, 1.0)).reshape(-1, *(1,) * (weight.ndim - 1))
-    if weight.shape[1] <= PIXEL_CHANNELS and weight.ndim == 4:
+    if signed:
+        levels, steps = _search_scale(ratios, steps, np.rint, lambda error: np.einsum("ok,ok->o", error, error))
+    elif weight.shape[1] <= PIXEL_CHANNELS and weight.ndim == 4:
         levels, steps = fit_to_pixels(ratios, steps)
     else:
         levels = round_keeping_sums(ratios)
@@ -102,18 +113,45 @@ def fit_to_pixels(ratios: NDArray[np.float64], steps: NDArray[np.float64]) -> tu
         (levels [O, I, kh, kw], steps [O] of the chosen scales, at most those given).
     """
     covariance = _pixel_covariance(ratios.shape[1:])
-    best_cost = np.full(len(ratios), np.inf)
-    best_levels, best_steps = np.zeros(ratios.shape, np.int32), steps.copy()
+
+    def rounded(target: NDArray[np.float64]) -> NDArray[np.float64]:
+        start = round_keeping_sums(target.reshape(ratios.shape)).reshape(target.shape)
+        return _descend(target, covariance, start)
+
+    return _search_scale(
+        ratios, steps, rounded, lambda error: np.einsum("ok,kl,ol->o", error, covariance, error, optimize=True)
+    )
+
+
+def _search_scale(
+    ratios: NDArray[np.float64],
+    steps: NDArray[np.float64],
+    rounded: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    cost: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Per output channel, the scale with the smallest rounding error out of SCALES_TRIED between 3/4 and 1 of the steps.
+
+    Args:
+        ratios: [O, ...] weights in steps of peak / steps.
+        steps: [O] steps up to the peak.
+        rounded: [O, K] weights in steps -> integers.
+        cost: [O, K] errors, relative to the peak -> [O].
+
+    Returns:
+        (levels, shape of ratios; steps [O] of the chosen scales).
+    """
+    flat = ratios.reshape(len(ratios), -1)
+    best_cost = np.full(len(flat), np.inf)
+    best_levels, best_steps = np.zeros(flat.shape, np.int32), steps.copy()
     for share in np.linspace(1.0, 0.75, SCALES_TRIED):
         tried = np.maximum(np.floor(steps * share), 1.0)
-        target = (ratios * (tried / steps).reshape(-1, 1, 1, 1)).reshape(len(ratios), -1)
-        levels = _descend(target, covariance, round_keeping_sums(target.reshape(ratios.shape)).reshape(target.shape))
-        error = (target - levels) / tried[:, None]
-        cost = np.einsum("ok,kl,ol->o", error, covariance, error)
-        better = (cost < best_cost) & (np.abs(levels).max(1) <= steps)
-        best_cost = np.where(better, cost, best_cost)
-        best_levels[better], best_steps[better] = levels.reshape(ratios.shape)[better], tried[better]
-    return best_levels, best_steps
+        target = flat * (tried / steps)[:, None]
+        levels = rounded(target)
+        found = cost((target - levels) / tried[:, None])
+        better = (found < best_cost) & (np.abs(levels).max(1) <= steps)
+        best_cost = np.where(better, found, best_cost)
+        best_levels[better], best_steps[better] = levels[better].astype(np.int32), tried[better]
+    return best_levels.reshape(ratios.shape), best_steps
 
 
 def _pixel_covariance(shape: tuple[int, ...]) -> NDArray[np.float64]:

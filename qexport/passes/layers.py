@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from qexport.ir import Graph, Node, TensorType, prune
 from qexport.ops import Affine, BorderBias, Conv2d, Linear, Step, Weight
 from qexport.ops.weight import spread_over_groups
-from qexport.passes.edge_weights import fit_edge_levels, wide_bits
+from qexport.ir.types import INT32_MAX
+from qexport.passes.edge_weights import ACCUMULATOR_SHARE, fit_edge_levels, wide_bits
 from qexport.passes.pending import Rationals, rationals
 from qexport.passes.units import integer_units
 from qexport.stepfunction import StepFunction
 
-LOW_BIT_BORDER_BITS = 12
-"""Fraction bits of a border correction behind a low-bit layer, whose accumulator unit is coarse."""
+MAX_BORDER_BITS = 12
+"""Most fraction bits of a border correction; as many are used as the accumulator has room for."""
 
 
 @dataclass(frozen=True)
@@ -147,15 +148,16 @@ def _integer_weight(
     if weight.is_quantized:
         gain = source.gain[0]  # uniform, or the affine would not have been moved
         return replace(weight, scale=tuple(s * gain for s in weight.scale or ()))
+    signed = bool(x.lo.min() < 0)
     if source.unit is None:
         # Wide input: lowering picks its step, so the weight leaves it room in the accumulator.
         bits = wide_bits(weight.array, options.edge_bits)
-        return fit_edge_levels(weight.array, np.ones(x.channels), bits, name, options.edge_bits)
+        return fit_edge_levels(weight.array, np.ones(x.channels), bits, name, options.edge_bits, signed=signed)
     unit = np.array([float(u) for u in source.unit])
     factor = unit * np.array([float(g) for g in source.gain])
     reach = np.maximum(np.abs(x.lo), np.abs(x.hi)) / np.abs(unit)
     absorbed = weight.array * spread_over_groups(factor, weight.array)
-    fitted = fit_edge_levels(absorbed, reach, options.edge_bits, name, options.edge_bits)
+    fitted = fit_edge_levels(absorbed, reach, options.edge_bits, name, options.edge_bits, signed=signed)
     return replace(fitted, input_unit=tuple(source.unit))
 
 
@@ -195,7 +197,7 @@ def _border(
         for a in (0, 1)
     ]
     (row_masks, rows), (col_masks, cols) = (np.unique(m, axis=0, return_inverse=True) for m in masks)
-    fraction = 1 if op.weight.edge_bits else 2**LOW_BIT_BORDER_BITS
+    fraction = 2 ** _border_bits(y, scale)
     values = np.empty((len(inside), len(row_masks), len(col_masks)))
     for r, row in enumerate(row_masks):
         for s, col in enumerate(col_masks):
@@ -203,6 +205,13 @@ def _border(
             steps = [Fraction(round(v * fraction), fraction) for v in sums]
             values[:, r, s] = [float(v * k) for v, k in zip(steps, scale, strict=True)]
     return BorderBias(values, rows.reshape(-1).astype(np.int64), cols.reshape(-1).astype(np.int64))
+
+
+def _border_bits(y: TensorType, scale: Rationals) -> int:
+    """Fraction bits that keep the accumulator and its largest border correction, at most as large again, in int32."""
+    reach = np.maximum(np.abs(y.lo), np.abs(y.hi)) / np.array([abs(float(s)) for s in scale])
+    room = INT32_MAX * ACCUMULATOR_SHARE / max(2 * float(reach.max()), 1.0)
+    return max(0, min(MAX_BORDER_BITS, int(np.floor(np.log2(room)))))
 
 
 def _valid_taps(n_out: int, n_in: int, kernel: int, stride: int, pad: int, dilation: int) -> NDArray[np.bool_]:

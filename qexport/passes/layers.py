@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexport.ir import Graph, Node, TensorType, prune
+from qexport.ir.types import INT32_MAX
 from qexport.ops import Affine, BorderBias, Conv2d, Linear, Step, Weight
 from qexport.ops.weight import spread_over_groups
-from qexport.ir.types import INT32_MAX
 from qexport.passes.edge_weights import ACCUMULATOR_SHARE, fit_edge_levels, wide_bits
 from qexport.passes.pending import Rationals, rationals
 from qexport.passes.units import integer_units

@@ -83,7 +83,7 @@ def fit_edge_levels(
 
 
 def round_keeping_sums(ratios: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Round weights to integers so that every kernel, and every output channel, keeps its sum to half a step.
+    """Round weights so that every output channel keeps its sum to half a step, and every kernel to under one step.
 
     The inputs of float layers (pixels, post-ReLU features) are strongly correlated between neighbours and far from
     zero mean, so an error of a kernel's sum costs far more than errors that cancel within it. Largest remainders
@@ -129,7 +129,7 @@ def _search_scale(
     rounded: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     cost: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Per output channel, the scale with the smallest rounding error out of SCALES_TRIED between 3/4 and 1 of the steps.
+    """Per output channel, the scale with the smallest rounding error of SCALES_TRIED between 3/4 and 1 of the steps.
 
     Args:
         ratios: [O, ...] weights in steps of peak / steps.

@@ -19,7 +19,7 @@ SHIFT_FREE_LOSS = 2.0**-24
 
 
 def step_for(range_abs: float, bits: int) -> Fraction:
-    """Largest power of two 2**-k with range_abs / step <= 2**(bits - 1) - 1 (docs/arithmetic.md, eq. 7).
+    """Smallest power of two 2**-k with range_abs / step <= 2**(bits - 1) - 1 (docs/arithmetic.md, eq. 7).
 
     A range of zero gets step 1.
     """

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qexport.errors import ProofError
 from qexport.ir import Graph
-from qexport.ops import Affine, Op, Rescale, Threshold
+from qexport.ops import Affine, Op, PRelu, Rescale, Threshold
 from qexport.passes.folding import Fold, fold_thresholds
 
 ENUMERATION_LIMIT = 2**26
@@ -137,6 +137,8 @@ def _float_values(fold: Fold, c: int, integers: NDArray[np.int64]) -> tuple[NDAr
     for op in p.chain:
         if isinstance(op, Affine):
             magnitude = magnitude * abs(float(op.gain[c])) + abs(float(op.bias[c]))
+        elif isinstance(op, PRelu):
+            magnitude = magnitude * max(1.0, float(op.slope[c]))
     values = p.float_values(integers[None, :], slice(c, c + 1))[0]
     return values, magnitude * FLOAT_MARGIN + np.finfo(np.float64).tiny
 

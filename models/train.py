@@ -1,0 +1,102 @@
+"""Train a soft-quantized network and write a native checkpoint.
+
+    python -m qexport.models.train --arch digits --scheme qn --weight-levels=-1,0,1 --act-bits 2 -o FILE.pt
+
+The committed demo network, models/checkpoints/digits_w2a2.pt, is the output of
+
+    python -m qexport.models.train --arch digits --scheme qn --weight-levels=-1,0,1 --act-bits 2 --data digits \\
+        --epochs 120 --temperature-step 1 --seed 1 -o models/checkpoints/digits_w2a2.pt
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import torch
+from tqdm import tqdm
+
+from qexport.checkpoints import save_native
+from qexport.errors import OptionError, QExportError
+from qexport.models.training import DAQScheme, QNScheme, Scheme, Settings, accuracy, digits, from_npz, train
+
+
+def _levels(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no list of integers such as -1,0,1") from error
+
+
+def make_scheme(
+    scheme: str, weight_levels: tuple[int, ...] | None, weight_bits: int | None, act_bits: int | None, step: float
+) -> Scheme:
+    """The scheme of that name.
+
+    Raises:
+        OptionError: an option the scheme does not take.
+    """
+    if scheme == "qn":
+        if weight_bits is not None:
+            raise OptionError("this scheme names its levels", where="--weight-bits", remedy="give --weight-levels")
+        return QNScheme(weight_levels, None if act_bits is None else tuple(range(2**act_bits)), step)
+    if weight_levels is not None:
+        raise OptionError("DAQ levels follow from the bits", where="--weight-levels", remedy="give --weight-bits")
+    return DAQScheme(weight_bits, act_bits)
+
+
+@click.command()
+@click.option("--arch", default="digits", show_default=True, help="Network: digits, resnet20 ...")
+@click.option("--scheme", type=click.Choice(["qn", "daq"]), default="qn", show_default=True)
+@click.option("--weight-levels", callback=_levels, metavar="L,L,L", help="Integer weight levels (qn).")
+@click.option("--weight-bits", type=click.IntRange(1, 8), help="Bits of the weights (daq).")
+@click.option("--act-bits", type=click.IntRange(1, 8), help="Bits of the activations; float without.")
+@click.option("--data", default="digits", show_default=True, metavar="digits|FILE.npz", help="What to train on.")
+@click.option("--epochs", type=click.IntRange(1), default=120, show_default=True, help="In all phases together.")
+@click.option("--temperature-step", default=1.0, show_default=True, help="k of T = k * epoch (qn).")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True)
+@click.option("--learning-rate", default=0.003, show_default=True)
+@click.option("--max-shift", type=click.IntRange(0), default=0, show_default=True, help="Random shift, pixels.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Checkpoint file to write.")
+def main(output: Path, arch: str, scheme: str, data: str, **options: object) -> None:
+    """Train from random weights and write a native checkpoint."""
+    try:
+        _run(output, arch, scheme, data, options)
+    except QExportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _run(output: Path, arch: str, scheme: str, data: str, options: dict[str, object]) -> None:
+    names = ("weight_levels", "weight_bits", "act_bits", "temperature_step")
+    recipe = make_scheme(scheme, *(options.pop(name) for name in names))  # type: ignore[arg-type]
+    settings = Settings(**options)  # type: ignore[arg-type]
+    samples = digits() if data == "digits" else from_npz(Path(data))
+    torch.use_deterministic_algorithms(True)
+    with tqdm(total=settings.epochs, unit="epoch", disable=not sys.stderr.isatty()) as bar:
+
+        def report(phase: str, epoch: int, loss: float) -> None:
+            bar.set_postfix_str(f"{phase}, loss {loss:.4f}")
+            bar.update()
+
+        trained = train(arch, recipe, samples, settings, report)
+    soft, hard = (100 * accuracy(trained.model, samples, samples.held_out, soft=s) for s in (True, False))
+    save_native(
+        output,
+        trained.model,
+        arch=trained.arch,
+        arguments=dict(trained.arguments),
+        input_shape=samples.input_shape,
+        mean=samples.mean,
+        std=samples.std,
+        temperature=trained.temperature,
+        class_names=samples.class_names,
+    )
+    click.echo(f"held-out top-1: soft {soft:.2f} %, hard {hard:.2f} %; written to {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -57,7 +57,9 @@ class QNScheme:
         """Section 3.4: weights from themselves, activations from one pass, in which they are not yet quantized."""
         quantizers = {n: m for n, m in model.named_modules() if isinstance(m, QNQuantizer) and f"{n}.alpha" in fresh}
         for layer in model.modules():
-            quantizer = layer.weight_quantizer if isinstance(layer, QuantConv2d | QuantLinear) else None
+            if not isinstance(layer, QuantConv2d | QuantLinear):
+                continue
+            quantizer = layer.weight_quantizer
             if isinstance(quantizer, QNQuantizer) and quantizer in quantizers.values():
                 initialise_from_samples(quantizer, layer.weight)
         hooks = [

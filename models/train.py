@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import click
-import torch
 from tqdm import tqdm
 
 from qexport.checkpoints import save_native
@@ -75,7 +74,6 @@ def _run(output: Path, arch: str, scheme: str, data: str, options: dict[str, obj
     recipe = make_scheme(scheme, *(options.pop(name) for name in names))  # type: ignore[arg-type]
     settings = Settings(**options)  # type: ignore[arg-type]
     samples = digits() if data == "digits" else from_npz(Path(data))
-    torch.use_deterministic_algorithms(True)
     with tqdm(total=settings.epochs, unit="epoch", disable=not sys.stderr.isatty()) as bar:
 
         def report(phase: str, epoch: int, loss: float) -> None:

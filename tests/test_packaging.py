@@ -53,7 +53,13 @@ RESTRICTED = {
 }
 
 
+COMMANDS = {"models/train.py"}
+"""Modules run with `python -m`: they stand beside the CLI, whatever folder they live in, and nothing imports them."""
+
+
 def layer_of(file: Path) -> str:
+    if file.relative_to(PACKAGE).as_posix() in COMMANDS:
+        return "cli"
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 

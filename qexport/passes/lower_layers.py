@@ -22,6 +22,7 @@ CONV_INPUT_BITS = 16
 """Widest fixed-point input of a convolution: backends multiply bytes and split it in two planes."""
 
 LINEAR_INPUT_BITS = 31
+MAX_CODE = 255
 MAX_UNITS = 8
 """Most units of a layer's input that get a product of their own."""
 
@@ -41,16 +42,27 @@ def lower_layer(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending
     fits = x.is_exact_integer and _bound(carrier, weight, x) <= INT32_MAX
     if fits and x.uniform_gain is None and not weight.edge_bits and _can_split(op, x):
         return _product_by_unit(carrier, node, plain, x, scale)
-    if not fits or x.uniform_gain is None:
+    if not x.is_exact_integer or x.uniform_gain is None or (not fits and not _is_codes(carrier, x)):
         x = _narrowed(carrier, node, weight)
     return _product(carrier, node, plain, x, scale * x.gain[0])
 
 
 def _product(carrier: Carrier, node: Node, op: Conv2d | Linear, x: Pending, gain: np.ndarray) -> Pending:
-    name = carrier.out.add(carrier.out.unique(node.name), op, x.tensor, source=node.source)
+    try:
+        name = carrier.out.add(carrier.out.unique(node.name), op, x.tensor, source=node.source)
+    except AccumulatorError as error:
+        where = f"{node.name}, {error.where}"
+        raise AccumulatorError(
+            error.what, where=where, got=error.got, expected=error.expected, remedy=error.remedy
+        ) from error
     assert isinstance(node.op, Conv2d | Linear)
-    error = x.error * float(np.abs(node.op.weight.real()).reshape(len(gain), -1).sum(1).max()) if x.error else 0.0
-    return Pending(name, gain, gain * 0, (), error)
+    bound = x.error * float(np.abs(node.op.weight.real()).reshape(len(gain), -1).sum(1).max()) if x.error else 0.0
+    return Pending(name, gain, gain * 0, (), bound)
+
+
+def _is_codes(carrier: Carrier, x: Pending) -> bool:
+    """Whether the integers are a quantizer's own levels: to narrow them would change what was trained."""
+    return x.error == 0 and carrier.out.types[x.tensor].max_abs <= MAX_CODE
 
 
 def _bound(carrier: Carrier, weight: Weight, x: Pending) -> float:

@@ -14,20 +14,19 @@ WEIGHT_LEVELS, ACT_LEVELS = (-1, 0, 1), (0, 1, 2, 3)
 WIDTHS = (64, 128, 256, 512)
 
 
-def _quantizer(levels: tuple[int, ...], samples: Tensor) -> QNQuantizer:
-    quantizer = QNQuantizer(levels)
-    initialise_from_samples(quantizer, samples)
-    return quantizer
-
-
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> QuantConv2d:
-    conv = QuantConv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    conv.weight_quantizer = _quantizer(WEIGHT_LEVELS, conv.weight.detach())
+    quantizer = QNQuantizer(WEIGHT_LEVELS)
+    conv = QuantConv2d(
+        inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False, weight_quantizer=quantizer
+    )
+    initialise_from_samples(quantizer, conv.weight.detach())
     return conv
 
 
 def _activation() -> QNQuantizer:
-    return _quantizer(ACT_LEVELS, torch.linspace(0, 3, 1000))
+    quantizer = QNQuantizer(ACT_LEVELS)
+    initialise_from_samples(quantizer, torch.linspace(0, 3, 1000))
+    return quantizer
 
 
 class Block(nn.Module):

@@ -151,7 +151,7 @@ def _check_bits(graph: Graph, settings: Settings) -> None:
         if over:
             names = ", ".join(list(over)[:4]) + (f" and {len(over) - 4} more" if len(over) > 4 else "")
             raise OptionError(
-                f"{len(over)} quantizers have more levels than {stated} bits hold",
+                f"{len(over)} quantizers have more levels than {stated} {'bit' if stated == 1 else 'bits'} can hold",
                 where=names,
                 got=f"{stated} bits",
                 expected=f"{max(over.values())} bits",

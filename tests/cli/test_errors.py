@@ -99,7 +99,7 @@ CONVERSIONS: dict[str, tuple[Callable[[Path], tuple[object, ...]], tuple[str, ..
     "pickled_code": (pickled_code, ("would run code from it, which is refused", "mkdir", "remedy:", "torch.save(")),
     "wrong_bits": (
         lambda root: plain(root, "--bits", 1),
-        ("have more levels than 1 bits hold", "2 bits", "say --bits 2"),
+        ("have more levels than 1 bit can hold", "2 bits", "say --bits 2"),
     ),
     "unknown_architecture": (
         lambda root: plain(root, "--arch", "resnet1001"),

@@ -10,7 +10,7 @@ from qexport.models.resnet_cifar import QNResNet
 class DigitsNet(QNResNet):
     """Float 3x3 stem, one block at 8x8 and two at 4x4, quantized shortcuts, global average pool, float linear.
 
-    About 59,000 parameters. By default weights are -1, 0, 1 and activations 0..3, two bits each.
+    About 37,000 parameters. By default weights are -1, 0, 1 and activations 0..3, two bits each.
 
     Args:
         widths: channels of the two stages.
@@ -24,7 +24,7 @@ class DigitsNet(QNResNet):
     def __init__(
         self,
         *,
-        widths: Sequence[int] = (20, 40),
+        widths: Sequence[int] = (16, 32),
         weight_levels: Sequence[int] | None = (-1, 0, 1),
         act_levels: Sequence[int] | None = (0, 1, 2, 3),
     ) -> None:

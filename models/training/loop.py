@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,22 +33,21 @@ class Settings:
 
     Attributes:
         epochs: in all phases together.
-        seed: of the weights and of the order of the images.
+        seed: of the weights, the order of the images, and their shifts.
         batch_size: images a step; the images of an epoch are divided evenly, so most steps see somewhat fewer.
         optimizer: "adam" (decoupled weight decay) or "sgd" (Nesterov momentum 0.9).
         learning_rate: at the start of a phase.
         weight_decay: of convolution and linear weights only.
-        threads: of torch. The order of a sum depends on their number, and so does every bit of the result; small
-            networks are fastest with one.
+        max_shift: each image is moved by up to so many pixels, filled with 0.
     """
 
     epochs: int
     seed: int = 0
-    batch_size: int = 32
+    batch_size: int = 64
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 0.003
     weight_decay: float = 1e-4
-    threads: int = 1
+    max_shift: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +57,7 @@ class Trained:
     Attributes:
         model: in evaluation mode, with the last epoch's weights.
         arch: a name of qexport.models.registry.
-        arguments: all of that architecture, defaults too, so that a file keeps its meaning when a default changes.
+        arguments: of that architecture.
         temperature: the last one.
     """
 
@@ -86,32 +84,18 @@ def train(
         DataError: a quantizer cannot be initialised, or training diverged.
     """
     name = f"{scheme.family}-{arch}"
-    fixed = _fixed_arguments(name, data)
+    fixed = _data_arguments(name, data)
+    torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     state: dict[str, Tensor] = {}
-    with _reproducible(settings):
-        for phase in scheme.phases(settings.epochs):
-            arguments = {**fixed, **phase.arguments}
-            model = build(name, **arguments)
-            fresh = frozenset(model.load_state_dict(state, strict=False).missing_keys)
-            chosen = torch.randperm(len(data.train.images), generator=generator)[:INITIALISATION_IMAGES]
-            scheme.initialise(model.eval(), fresh, data.normalised(data.train.images[chosen]))
-            _train_phase(model, phase, scheme.quantizer_rate, data, settings, generator, report)
-            state = model.state_dict()
-    return Trained(model.eval(), name, arguments, phase.temperature(phase.epochs))
-
-
-@contextmanager
-def _reproducible(settings: Settings) -> Iterator[None]:
-    """torch with the settings' seed and threads; both are the process's, so the caller gets its own back."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        torch.set_num_threads(settings.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+    for phase in scheme.phases(settings.epochs):
+        model = build(name, **fixed, **phase.arguments)
+        fresh = frozenset(model.load_state_dict(state, strict=False).missing_keys)
+        chosen = torch.randperm(len(data.train.images), generator=generator)[:INITIALISATION_IMAGES]
+        scheme.initialise(model.eval(), fresh, data.normalised(data.train.images[chosen]))
+        _train_phase(model, phase, scheme.quantizer_rate, data, settings, generator, report)
+        state = model.state_dict()
+    return Trained(model.eval(), name, {**fixed, **phase.arguments}, phase.temperature(phase.epochs))
 
 
 def accuracy(model: nn.Module, data: TrainingData, samples: Samples, *, soft: bool = False) -> float:
@@ -203,27 +187,43 @@ def _batches(samples: Samples, settings: Settings, generator: torch.Generator) -
     """All samples once, in random order, in equal batches: a last one of a single image would upset batch norm."""
     n = len(samples.labels)
     for chosen in torch.randperm(n, generator=generator).tensor_split(math.ceil(n / settings.batch_size)):
-        yield samples.images[chosen], samples.labels[chosen]
+        images = samples.images[chosen]
+        yield shifted(images, settings.max_shift, generator) if settings.max_shift else images, samples.labels[chosen]
 
 
-def _fixed_arguments(name: str, data: TrainingData) -> dict[str, Any]:
-    """Every argument of the architecture: its defaults, with the channels and classes of the data where it takes them.
+def shifted(images: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
+    """Each image moved by up to `max_shift` pixels up, down, left and right; zeros come in. [N, C, H, W] -> same."""
+    n, _, h, w = images.shape
+    padded = functional.pad(images, (max_shift,) * 4)
+    offsets = torch.randint(0, 2 * max_shift + 1, (2, n, 1), generator=generator)
+    rows = (offsets[0] + torch.arange(h))[:, :, None]  # [N, H, 1]
+    columns = (offsets[1] + torch.arange(w))[:, None, :]  # [N, 1, W]
+    # Indices on both sides of the slice: the result is [N, H, W, C].
+    return padded[torch.arange(n)[:, None, None], :, rows, columns].permute(0, 3, 1, 2)
+
+
+def _data_arguments(name: str, data: TrainingData) -> dict[str, int]:
+    """Arguments the data decides, for architectures that take them.
 
     Raises:
-        OptionError: the architecture does not take these images, or has another number of classes.
+        OptionError: the architecture's fixed number of channels or classes is another one.
     """
-    parameters = inspect.signature(builder(name)).parameters
-    arguments = {key: parameter.default for key, parameter in parameters.items()}
+    known = inspect.signature(builder(name)).parameters
     wanted = {"in_channels": data.input_shape[0], "num_classes": len(data.class_names)}
-    arguments.update({key: value for key, value in wanted.items() if key in arguments})
+    arguments = {key: value for key, value in wanted.items() if key in known}
+    if len(arguments) < len(wanted):
+        _check_fixed_sizes(name, arguments, data)
+    return arguments
+
+
+def _check_fixed_sizes(name: str, arguments: dict[str, int], data: TrainingData) -> None:
     with torch.device("meta"):
-        model = build(name, **arguments).eval()
-        image = torch.empty(1, *data.input_shape)
+        model = build(name, **arguments)
     try:
-        n_classes = model(image).shape[1]
+        n_classes = model.eval()(torch.empty(1, *data.input_shape, device="meta")).shape[1]
     except RuntimeError as error:
         raise OptionError(
-            "the architecture does not take these images", where=name, got=f"images of shape {data.input_shape}"
+            "the architecture does not take these images", where=name, got=list(data.input_shape)
         ) from error
     if n_classes != len(data.class_names):
         raise OptionError(
@@ -232,4 +232,3 @@ def _fixed_arguments(name: str, data: TrainingData) -> dict[str, Any]:
             got=f"{len(data.class_names)} classes in the data",
             expected=n_classes,
         )
-    return arguments

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qexport.models.quantizers import QNQuantizer, initialise_from_samples
+from qexport.models.quantizers import QNQuantizer, QuantConv2d, QuantLinear, initialise_from_samples
 from qexport.models.training.scheme import Phase, share_epochs
 
 MAX_TEMPERATURE = 2000.0
@@ -22,7 +22,7 @@ class QNScheme:
     """Train a float network, quantize its weights, then its activations too; in each phase T = k * epoch.
 
     The paper starts from a trained float network; here that is the first phase. Its middle step, activations with
-    the weights fixed, is left out: the last one trains both anyway.
+    the weights fixed, is left out: on the digits it brought nothing.
 
     Args:
         weight_levels: integer levels, or None for float weights.
@@ -56,10 +56,12 @@ class QNScheme:
     def initialise(self, model: nn.Module, fresh: frozenset[str], images: Tensor) -> None:
         """Section 3.4: weights from themselves, activations from one pass, in which they are not yet quantized."""
         quantizers = {n: m for n, m in model.named_modules() if isinstance(m, QNQuantizer) and f"{n}.alpha" in fresh}
-        for name, quantizer in quantizers.items():
-            owner, _, role = name.rpartition(".")
-            if role == "weight_quantizer":
-                initialise_from_samples(quantizer, model.get_parameter(f"{owner}.weight"))
+        for layer in model.modules():
+            if not isinstance(layer, QuantConv2d | QuantLinear):
+                continue
+            quantizer = layer.weight_quantizer
+            if isinstance(quantizer, QNQuantizer) and quantizer in quantizers.values():
+                initialise_from_samples(quantizer, layer.weight)
         hooks = [
             quantizer.register_forward_hook(_initialise_and_pass)
             for name, quantizer in quantizers.items()

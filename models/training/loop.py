@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,6 +40,8 @@ class Settings:
         learning_rate: at the start of a phase.
         weight_decay: of convolution and linear weights only.
         max_shift: each image is moved by up to so many pixels, filled with 0.
+        threads: of torch. The order of a sum depends on their number, and so does every bit of the result; small
+            networks are fastest with one.
     """
 
     epochs: int
@@ -48,6 +51,7 @@ class Settings:
     learning_rate: float = 0.003
     weight_decay: float = 1e-4
     max_shift: int = 0
+    threads: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +89,30 @@ def train(
     """
     name = f"{scheme.family}-{arch}"
     fixed = _data_arguments(name, data)
-    torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     state: dict[str, Tensor] = {}
-    for phase in scheme.phases(settings.epochs):
-        model = build(name, **fixed, **phase.arguments)
-        fresh = frozenset(model.load_state_dict(state, strict=False).missing_keys)
-        chosen = torch.randperm(len(data.train.images), generator=generator)[:INITIALISATION_IMAGES]
-        scheme.initialise(model.eval(), fresh, data.normalised(data.train.images[chosen]))
-        _train_phase(model, phase, scheme.quantizer_rate, data, settings, generator, report)
-        state = model.state_dict()
+    with _reproducible(settings):
+        for phase in scheme.phases(settings.epochs):
+            model = build(name, **fixed, **phase.arguments)
+            fresh = frozenset(model.load_state_dict(state, strict=False).missing_keys)
+            chosen = torch.randperm(len(data.train.images), generator=generator)[:INITIALISATION_IMAGES]
+            scheme.initialise(model.eval(), fresh, data.normalised(data.train.images[chosen]))
+            _train_phase(model, phase, scheme.quantizer_rate, data, settings, generator, report)
+            state = model.state_dict()
     return Trained(model.eval(), name, {**fixed, **phase.arguments}, phase.temperature(phase.epochs))
+
+
+@contextmanager
+def _reproducible(settings: Settings) -> Iterator[None]:
+    """torch with the settings' seed and threads; both are the process's, so the caller gets its own back."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        torch.set_num_threads(settings.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def accuracy(model: nn.Module, data: TrainingData, samples: Samples, *, soft: bool = False) -> float:

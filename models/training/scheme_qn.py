@@ -22,7 +22,7 @@ class QNScheme:
     """Train a float network, quantize its weights, then its activations too; in each phase T = k * epoch.
 
     The paper starts from a trained float network; here that is the first phase. Its middle step, activations with
-    the weights fixed, is left out: on the digits it brought nothing.
+    the weights fixed, is left out: the last one trains both anyway.
 
     Args:
         weight_levels: integer levels, or None for float weights.

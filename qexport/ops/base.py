@@ -40,13 +40,20 @@ class Op:
         raise NotImplementedError
 
     def map_channels(self, *channels: NDArray) -> NDArray:
-        """Carry a per-channel quantity (a scale, a bound) from the inputs to the output channels.
+        """Carry a per-channel quantity (a scale, a unit) from the inputs to the output channels.
 
-        Defined for ops that move values without mixing channels; the default is for one input whose
-        channel axis is kept.
+        Defined for ops that move values; the default is for one input whose channel axis is kept.
+
+        Raises:
+            GraphError: an output channel joins input channels (`mixes_channels`) that differ in the quantity.
         """
         (only,) = channels
         return only
+
+    @property
+    def mixes_channels(self) -> bool:
+        """Whether an output channel of an op that moves values holds elements of several input channels."""
+        return False
 
     def __str__(self) -> str:
         parts = []

@@ -91,7 +91,7 @@ def misfit(graph: Graph) -> None:
         (unknown_output, "nowhere: the graph returns a tensor that no node makes"),
         (no_output, "nodes that reach no output\n  got:      ['clip', 'fc', 'sum']"),
         (dead_node, "nodes that reach no output\n  got:      ['sum']"),
-        (misfit, "reshape does not keep channels together"),
+        (misfit, "a reshape does not fit its input"),
     ],
 )
 def test_defect_is_named(damage: Callable[[Graph], None], message: str) -> None:

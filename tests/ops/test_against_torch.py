@@ -18,6 +18,7 @@ from qexport.ops import (
     Clip,
     Concat,
     Conv2d,
+    L2Norm,
     Linear,
     MaxPool,
     Op,
@@ -25,6 +26,8 @@ from qexport.ops import (
     PRelu,
     Reshape,
     Slice,
+    SumPool,
+    Transpose,
     Weight,
 )
 
@@ -55,6 +58,17 @@ TABLE: dict[str, tuple[Op, Callable[[Tensor], Tensor]]] = {
     "conv pointwise": conv((6, 4, 1, 1), (2, 2), (0, 0), (1, 1), 1),
     "max pool": (MaxPool((3, 2), (2, 1), ((1, 1), (1, 1))), lambda x: F.max_pool2d(x, (3, 2), (2, 1), (1, 1))),
     "average pool": (AvgPool((3, 2), (2, 1), ((1, 1), (1, 1))), lambda x: F.avg_pool2d(x, (3, 2), (2, 1), (1, 1))),
+    "max pool dilated": (
+        MaxPool((3, 2), (2, 1), ((1, 1), (1, 1)), (1, 3)),
+        lambda x: F.max_pool2d(x, (3, 2), (2, 1), (1, 1), (1, 3)),
+    ),
+    "average of pixels": (
+        AvgPool((3, 2), (2, 1), ((1, 1), (1, 1)), ((2, 3, 3, 2), (1, 2, 2, 2, 2, 2, 2, 2, 2, 1))),
+        lambda x: F.avg_pool2d(x, (3, 2), (2, 1), (1, 1), count_include_pad=False),
+    ),
+    "l2 norm": (L2Norm(Fraction(1e-12)), lambda x: F.normalize(x)),
+    "transpose": (Transpose((4, 7, 9), (1, 2, 0)), lambda x: x.permute(0, 2, 3, 1)),
+    "reshape of pixels": (Reshape((4, 7, 9), (126, 2)), lambda x: x.reshape(-1, 126, 2)),
     "pad": (Pad(((1, 0), (2, 3), (0, 1))), lambda x: F.pad(x, (0, 1, 2, 3, 1, 0))),
     "slice": (Slice(((1, 3, 1), (0, 7, 2), (2, 9, 3))), lambda x: x[:, 1:3, ::2, 2::3]),
     "reshape": (Reshape((4, 7, 9), (252,)), lambda x: x.flatten(1)),
@@ -109,6 +123,18 @@ def test_linear() -> None:
 def test_two_operands() -> None:
     assert np.array_equal(Add().evaluate(X, X[::-1]), X + X[::-1])
     assert np.array_equal(Concat().evaluate(X, X[:, :1]), np.concatenate([X, X[:, :1]], 1))
+    assert np.array_equal(Concat(2).evaluate(X, X[..., :2]), torch.cat([torch.tensor(X), torch.tensor(X[..., :2])], 3))
+
+
+def test_sum_times_factors() -> None:
+    """Factor times sum is the common multiple times the mean over what lies inside the image."""
+    mean = TABLE["average of pixels"][0]
+    assert isinstance(mean, AvgPool)
+    common, factors = mean.integer_form()
+    assert common == 6 * 2 and factors == ((3, 2, 2, 3), (2, 1, 1, 1, 1, 1, 1, 1, 1, 2))
+    x = RNG.integers(-99, 99, X.shape)
+    twin = F.avg_pool2d(torch.tensor(x).double(), (3, 2), (2, 1), (1, 1), count_include_pad=False)
+    assert np.array_equal(SumPool(mean.kernel, mean.stride, mean.pads, factors).evaluate(x), (common * twin).round())
 
 
 def test_weight_over_input_units() -> None:

@@ -21,6 +21,7 @@ from qexport.ops import (
     Clip,
     Concat,
     Conv2d,
+    L2Norm,
     Linear,
     MaxPool,
     Op,
@@ -32,6 +33,7 @@ from qexport.ops import (
     Step,
     SumPool,
     Threshold,
+    Transpose,
     Weight,
 )
 from qexport.stepfunction import StepFunction
@@ -48,8 +50,11 @@ TIGHT = (
     "rescale",
     "slice",
     "reshape",
+    "transpose",
     "concat",
     "max_pool",
+    "sum_pool",
+    "avg_pool",
 )
 
 
@@ -76,7 +81,7 @@ def thresholds(rng: np.random.Generator) -> Threshold:
 
 MAKERS = {
     "add": [lambda r, integers: Add()],
-    "concat": [lambda r, integers: Concat()],
+    "concat": [lambda r, integers: Concat(), lambda r, integers: Concat(2)],
     "clip": [
         lambda r, integers: Clip(int(r.integers(-5, 0)), int(r.integers(0, 5))),
         lambda r, integers: Clip(0, None),
@@ -86,14 +91,23 @@ MAKERS = {
         lambda r, i: Conv2d((plain if i else floats)(r, 6, 2, 2, 3), (1, 2), ((0, 0), (0, 0)), (1, 1), 2),
         lambda r, i: Conv2d((plain if i else floats)(r, 4, 1, 1, 1), groups=4),
     ],
-    "max_pool": [lambda r, i: MaxPool((2, 2), (2, 2)), lambda r, i: MaxPool((3, 3), (2, 1), ((1, 1), (1, 0)))],
+    "max_pool": [
+        lambda r, i: MaxPool((2, 2), (2, 2)),
+        lambda r, i: MaxPool((3, 3), (2, 1), ((1, 1), (1, 0))),
+        lambda r, i: MaxPool((2, 3), (1, 2), ((1, 0), (1, 2)), (2, 2)),
+    ],
     "pad": [lambda r, i: Pad(((1, 2), (0, 0), (0, 0))), lambda r, i: Pad(((0, 0), (2, 1), (0, 3)))],
     "slice": [lambda r, i: Slice(((1, 4, 2), (0, 5, 2), (2, 6, 3)))],
     "reshape": [
         lambda r, i: Reshape(SHAPE, (120,)),
         lambda r, i: Reshape(SHAPE, (20, 6)),
         lambda r, i: Reshape(SHAPE, SHAPE),
+        lambda r, i: Reshape(SHAPE, (6, 20)),
+        lambda r, i: Reshape(SHAPE, (2, 2, 30)),
+        lambda r, i: Reshape(SHAPE, (1, 120)),
     ],
+    "transpose": [lambda r, i: Transpose(SHAPE, (1, 2, 0)), lambda r, i: Transpose(SHAPE, (0, 2, 1))],
+    "l2_norm": [lambda r, i: L2Norm() if i else L2Norm(Fraction(1, 8), Fraction(1, 64))],
     "border_bias": [
         lambda r, i: BorderBias(
             r.integers(-9, 9, (4, 3, 2)) if i else r.normal(0, 1, (4, 3, 2)),
@@ -104,8 +118,16 @@ MAKERS = {
     "affine": [lambda r, i: Affine(fractions(r), fractions(r))],
     "prelu": [lambda r, i: PRelu(fractions(r, low=0.0))],
     "step": [lambda r, i: Step(steps(r))],
-    "avg_pool": [lambda r, i: AvgPool((2, 3), (1, 2)), lambda r, i: AvgPool((3, 3), (2, 2), ((1, 1), (1, 1)))],
-    "sum_pool": [lambda r, i: SumPool((2, 3), (1, 2)), lambda r, i: SumPool((3, 3), (2, 2), ((1, 1), (0, 1)))],
+    "avg_pool": [
+        lambda r, i: AvgPool((2, 3), (1, 2)),
+        lambda r, i: AvgPool((3, 3), (2, 2), ((1, 1), (1, 1))),
+        lambda r, i: AvgPool((3, 3), (2, 2), ((1, 1), (1, 2)), ((2, 3, 2), (2, 3, 3, 1))),
+    ],
+    "sum_pool": [
+        lambda r, i: SumPool((2, 3), (1, 2)),
+        lambda r, i: SumPool((3, 3), (2, 2), ((1, 1), (0, 1))),
+        lambda r, i: SumPool((3, 3), (2, 2), ((1, 1), (1, 1)), ((3, 2, 3), (3, 2, 2))),
+    ],
     "threshold": [lambda r, i: thresholds(r)],
     "rescale": [
         lambda r, i: Rescale(r.integers(-900, 900, 4), r.integers(-9000, 9000, 4), 7, -100, 90),
@@ -227,6 +249,8 @@ def _full(t: TensorType, per_channel: NDArray) -> NDArray:
         (Linear(Weight(np.full((1, 8), 2**30, np.int32))), [integer((8,), 0, 2**31 - 1)]),
         (Conv2d(Weight(np.full((1, 4, 3, 3), 2**16, np.int32))), [integer((4, 3, 3), 0, 2**15)]),
         (SumPool((4, 4), (1, 1)), [integer((1, 4, 4), 0, 2**27)]),
+        (SumPool((4, 4), (1, 1), factors=((2,), (2,))), [integer((1, 4, 4), 0, 2**25)]),
+        (L2Norm(), [integer((4, 2), -(2**30), 0)]),
         (
             BorderBias(np.full((1, 1, 1), 2), np.zeros(1, np.int64), np.zeros(1, np.int64)),
             [integer((1, 1, 1), 0, 2**31 - 2)],
@@ -248,6 +272,7 @@ def test_overflow_is_refused(op: Op, inputs: list[TensorType]) -> None:
         (Add(), [integer((1,), 0, 2**30), integer((1,), 0, 2**30 - 1)]),
         (Linear(Weight(np.full((1, 8), 2**20, np.int32))), [integer((8,), -256, 255)]),
         (SumPool((4, 4), (1, 1)), [integer((1, 4, 4), -(2**27), 2**27 - 1)]),
+        (SumPool((4, 4), (1, 1), factors=((2,), (2,))), [integer((1, 4, 4), -(2**25), 2**25 - 1)]),
         (Rescale(np.array([2]), np.array([1]), 0), [integer((1,), -(2**30) + 1, 2**30 - 1)]),
     ],
 )
@@ -265,7 +290,17 @@ def test_exactly_int32_is_allowed(op: Op, inputs: list[TensorType]) -> None:
         (Affine((Fraction(1),), (Fraction(0),)), [real((2,), 0, 1)], "affine parameters do not fit"),
         (Slice(((0, 3, 1),)), [integer((2,), 0, 1)], "a slice leaves its tensor"),
         (Slice(((0, 2, 1),)), [integer((2, 2, 2), 0, 1)], "one range per axis"),
-        (Reshape((4, 2), (2, 4)), [integer((4, 2), 0, 1)], "reshape does not keep channels together"),
+        (Reshape((4, 2), (2, 3)), [integer((4, 2), 0, 1)], "a reshape does not fit its input"),
+        (Reshape((4, 2), (8,)), [integer((2, 4), 0, 1)], "a reshape does not fit its input"),
+        (Transpose((4, 2), (0, 0)), [integer((4, 2), 0, 1)], "a transpose does not fit its input"),
+        (Transpose((4, 2), (1, 0)), [integer((2, 4), 0, 1)], "a transpose does not fit its input"),
+        (Concat(2), [integer((4, 2), 0, 1)], "needs an axis of its operands"),
+        (Concat(1), [integer((4, 2), 0, 1), integer((3, 2), 0, 1)], "operands of a concatenation differ"),
+        (L2Norm(floor=Fraction(1)), [integer((4, 2), 0, 1)], "an integer norm has no smallest value"),
+        (MaxPool((2, 2), (1, 1)), [integer((4,), 0, 1)], "pooling needs channels, rows and columns"),
+        (MaxPool((3, 1), (1, 1), ((1, 3), (0, 0)), (2, 1)), [integer((2, 1, 4), 0, 1)], "holds padding only"),
+        (SumPool((2, 2), (1, 1), factors=((1,), (1, 1))), [integer((1, 3, 3), 0, 1)], "one positive integer per"),
+        (AvgPool((2, 2), (1, 1), divisors=((1, 0), (1, 1))), [real((1, 3, 3), 0, 1)], "one positive integer per"),
         (Linear(Weight(np.ones((2, 3), np.int32))), [integer((4,), 0, 1)], "input features do not fit"),
         (Linear(Weight(np.ones((2, 4)))), [integer((4,), 0, 1)], "needs plain integer weights"),
         (Conv2d(Weight(np.ones((2, 4, 1, 1)))), [integer((4, 2, 2), 0, 1)], "needs plain integer weights"),
@@ -309,3 +344,26 @@ def test_step_range_counts_reachable_levels_only() -> None:
     step = Step(StepFunction.from_values(np.float32([-1, 0, 1]), np.float32([-2, -1, 0, 1])))
     out = step.infer(real((3,), np.array([-5.0, -1.0, 0.0]), np.array([-1.1, 0.5, 5.0])))
     assert (out.lo.tolist(), out.hi.tolist()) == ([-2, -1, 0], [-2, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("op", "channels"),
+    [(Transpose((3, 2), (1, 0)), 2), (Reshape((3, 2), (2, 3)), 2), (Reshape((3, 2), (1, 6)), 1), (Concat(1), 3)],
+)
+def test_mixed_channels(op: Op, channels: int) -> None:
+    """A per-channel quantity passes an op that joins channels only where the joined channels agree."""
+    assert op.mixes_channels
+    same, different = np.array([7, 7, 7]), np.array([7, 8, 9])
+    operands = 2 if isinstance(op, Concat) else 1
+    assert op.map_channels(*[same] * operands).tolist() == [7] * channels
+    with pytest.raises(GraphError, match="joins channels that differ"):
+        op.map_channels(*(same, different)[-operands:])
+
+
+def test_channels_that_stay_apart() -> None:
+    values = np.array([1, 2, 3, 4])
+    assert not Reshape((4, 6), (8, 3)).mixes_channels
+    assert Reshape((4, 6), (8, 3)).map_channels(values).tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert Reshape((4, 1), (2, 2)).map_channels(np.array([1, 1, 2, 2])).tolist() == [1, 2]
+    assert Transpose((4, 2, 3), (0, 2, 1)).map_channels(values).tolist() == [1, 2, 3, 4]
+    assert Concat().map_channels(values, values[:1]).tolist() == [1, 2, 3, 4, 1]

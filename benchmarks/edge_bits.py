@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from math import comb
 from pathlib import Path
 
 import click
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from qexport.backends.onnx.session import open_session, run_session
 from qexport.conversion import convert
 from qexport.datasets import Dataset, open_dataset
+from qexport.validation.accuracy import mcnemar
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("QEXPORT_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -44,14 +44,6 @@ def integer_predictions(path: Path, data: Dataset) -> NDArray[np.int64]:
         (logits,) = run_session(session, {"image": x}).values()
         parts.append(logits.argmax(1))
     return np.concatenate(parts)
-
-
-def mcnemar(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:
-    """Two-sided exact McNemar p-value of two lists of correctness."""
-    lost, won = int((before & ~after).sum()), int((~before & after).sum())
-    n = lost + won
-    tail = sum(comb(n, k) for k in range(min(lost, won) + 1)) / 2**n
-    return min(1.0, 2 * tail)
 
 
 def rows() -> list[str]:

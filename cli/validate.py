@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from qexport.cli.options import given, override_options
 from qexport.cli.progress import StageLine
+
+if TYPE_CHECKING:
+    from qexport.validation import Report
 
 
 @click.command()
@@ -22,8 +25,11 @@ from qexport.cli.progress import StageLine
 @click.option(
     "--json", "json_file", metavar="FILE", type=click.Path(path_type=Path), help="Write the results here too."
 )
+@click.option(
+    "--html", "html_file", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with plots, too."
+)
 @override_options
-def validate(artifacts: tuple[str, ...], json_file: Path | None, **options: Any) -> None:
+def validate(artifacts: tuple[str, ...], json_file: Path | None, html_file: Path | None, **options: Any) -> None:
     """Compare float, frozen and integer network and every artifact on data.
 
     Exit status 0 if every difference is explained by its proven bound, integer artifacts equal the reference, and
@@ -37,10 +43,20 @@ def validate(artifacts: tuple[str, ...], json_file: Path | None, **options: Any)
     from qexport.cli.validate_tables import print_validation
 
     print_validation(report)
-    if json_file is not None:
-        from qexport.cli.json_text import json_text
-        from qexport.conversion.output import write_text
-
-        write_text(json_file, json_text(report.to_dict()))
+    _write_files(report, json_file, html_file)
     if not report.passed:
         raise click.exceptions.Exit(1)
+
+
+def _write_files(report: Report, json_file: Path | None, html_file: Path | None) -> None:
+    """The same results for programs and for people."""
+    from qexport.conversion.output import write_text
+
+    if json_file is not None:
+        from qexport.cli.json_text import json_text
+
+        write_text(json_file, json_text(report.to_dict()))
+    if html_file is not None:
+        from qexport.validation.html import html_report
+
+        write_text(html_file, html_report(report))

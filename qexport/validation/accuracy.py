@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +41,15 @@ class Accuracy:
         rows: list[LevelResult] = []
         above: NDArray | None = None
         for level, rank in ranks.items():
-            top1 = top5 = None
+            top1 = top5 = p_value = None
             if labels is not None:
                 top1 = percent(rank[:, 0] == labels)
+                if level != "frozen":
+                    p_value = mcnemar(ranks["frozen"][:, 0] == labels, rank[:, 0] == labels)
                 top5 = percent((rank == labels[:, None]).any(1)) if n_classes > TOP_K else None
             agreement = None if above is None else percent(rank[:, 0] == above)
-            rows.append(LevelResult(level, top1, top5, agreement, percent(rank[:, 0] == ranks["frozen"][:, 0])))
+            same = percent(rank[:, 0] == ranks["frozen"][:, 0])
+            rows.append(LevelResult(level, top1, top5, agreement, same, p_value))
             above = rank[:, 0]
         return rows
 
@@ -65,3 +69,17 @@ class Accuracy:
 def percent(flags: NDArray[np.bool_]) -> float:
     """Share of true values, in percent."""
     return 100.0 * float(np.mean(flags)) if flags.size else 0.0
+
+
+def mcnemar(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:
+    """Two-sided p-value of McNemar's exact test: could the two networks be equally accurate?
+
+    Args:
+        before, after: [N], whether each image was classified correctly.
+
+    Returns:
+        probability of at least so uneven a split of the images that one of them gets right and the other wrong.
+    """
+    lost, won = int((before & ~after).sum()), int((~before & after).sum())
+    tail = sum(comb(lost + won, k) for k in range(min(lost, won) + 1))
+    return min(1.0, 2 * tail / 2 ** (lost + won))

@@ -15,6 +15,7 @@ class LevelResult:
         top1, top5: percent, None without labels (top5 also below six classes).
         agreement: percent of images with the argmax of the level above, None for the first.
         agreement_frozen: percent of images with the argmax of the frozen network.
+        p_value: of McNemar's exact test against the frozen network's top-1; None for itself and without labels.
     """
 
     name: str
@@ -22,6 +23,7 @@ class LevelResult:
     top5: float | None
     agreement: float | None
     agreement_frozen: float | None
+    p_value: float | None = None
 
 
 @dataclass(frozen=True)

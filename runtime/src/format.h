@@ -11,6 +11,9 @@
 #define QXR_NONE32 0xFFFFFFFFu
 #define QXR_SLOTS 4u
 #define QXR_MAX_WEIGHT (1 << 30)
+#define QXR_MAX_STEPS 65534u
+#define QXR_MAX_ELEMENTS (1u << 29)
+#define QXR_MAX_EFFORT (1u << 25) /* docs/packed-format.md, section 7 */
 
 enum { QXR_FEATURE_BASE3 = 1, QXR_FEATURE_WIDE = 2, QXR_FEATURE_LEVEL_TABLE = 4, QXR_FEATURES = 7 };
 
@@ -38,10 +41,10 @@ typedef struct qxr_tensor {
 
 enum {
     QXR_CONV2D = 1, QXR_BORDER_BIAS, QXR_THRESHOLD, QXR_RESCALE, QXR_ADD, QXR_CLIP, QXR_MAX_POOL, QXR_SUM_POOL, QXR_PAD,
-    QXR_SLICE, QXR_CONCAT, QXR_RESHAPE, QXR_OPCODES
+    QXR_SLICE, QXR_CONCAT, QXR_RESHAPE, QXR_TRANSPOSE, QXR_L2_NORM, QXR_OPCODES
 };
 
-enum { QXR_JOINS = 1, QXR_CONV_BASE3 = 2, QXR_PER_CHANNEL = 2, QXR_SIGNS = 4, QXR_LEVEL_TABLE = 8 };
+enum { QXR_JOINS = 1, QXR_CONV_BASE3 = 2, QXR_PER_CHANNEL = 2, QXR_SIGNS = 4, QXR_LEVEL_TABLE = 8, QXR_FACTORS = 2 };
 
 typedef struct qxr_op {
     uint8_t opcode, version, flags, parameter;
@@ -66,6 +69,19 @@ static inline const qxr_tensor *qxr_get_tensor(const qxr_model *m, uint32_t inde
 static inline const qxr_op *qxr_get_op(const qxr_model *m, uint32_t index)
 {
     return (const qxr_op *)(const void *)(m->bytes + qxr_get_header(m)->ops_offset) + index;
+}
+
+static inline const uint16_t *qxr_get_outputs(const qxr_model *m)
+{
+    return (const uint16_t *)(const void *)(m->bytes + qxr_get_header(m)->outputs_offset);
+}
+
+/* The tensors an operator reads, and how many. */
+static inline uint32_t qxr_inputs_of(const qxr_model *m, const qxr_op *op, const uint16_t **inputs)
+{
+    const int concat = op->opcode == QXR_CONCAT;
+    *inputs = concat ? (const uint16_t *)(const void *)(m->bytes + op->constant_offset) : op->input;
+    return concat ? op->count : op->opcode == QXR_ADD ? 2u : 1u;
 }
 
 static inline uint32_t qxr_storage(const qxr_tensor *t) { return t->storage_slot & 15u; }

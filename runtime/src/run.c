@@ -1,0 +1,210 @@
+/* The executor: inputs into the arena, group after group, outputs out of it (docs/packed-format.md, section 6). */
+#include "plan.h"
+
+/* One group of operators, as the threads share it. */
+typedef struct qxr_group {
+    const qxr_model *model;
+    const qxr_isa *isa;
+    const qxr_host *host; /* may be null */
+    uint8_t *arena, *scratch;
+    const qxr_scratch *sizes;
+    uint32_t first, end;  /* operators */
+    uint32_t pixels, channels, tile_pixels, tile_channels;
+    uint32_t tiles, tasks;
+    const qxr_conv *conv; /* of the first operator, or null */
+    const qxr_conv_kernel *kernel;
+    const uint8_t *packed;
+} qxr_group;
+
+static int32_t *slot_at(const qxr_group *group, uint8_t *scratch, uint32_t slot)
+{
+    return (int32_t *)(void *)scratch + (size_t)slot * group->sizes->elements;
+}
+
+/* Operands of an elementwise operator: those made in the group lie in slots; others are loaded from the arena, where
+ * possible into the slot of the result, which nothing else needs any more. */
+static void find_operands(const qxr_group *group, uint8_t *scratch, const qxr_tile *tile, int32_t *y, qxr_work *work)
+{
+    int32_t *spare = slot_at(group, scratch, group->sizes->slots), *room = y;
+    for (uint32_t i = 0; i < 2u && work->in[i]; i++)
+        if (qxr_from_slot(group->model, work->op, group->first, i)) {
+            work->x[i] = slot_at(group, scratch, qxr_slot(work->in[i]));
+            if (work->x[i] == y)
+                room = spare;
+        }
+    for (uint32_t i = 0; i < 2u && work->in[i]; i++)
+        if (!work->x[i]) {
+            group->isa->load(work->in[i], group->arena + work->in[i]->arena_offset, tile, room);
+            work->x[i] = room;
+            room = spare;
+        }
+}
+
+static void run_conv(const qxr_group *group, uint8_t *scratch, const qxr_tile *tile, int32_t *y)
+{
+    const uint32_t tiles = group->sizes->slots + group->sizes->spares;
+    const qxr_conv_buffers buffers = {group->arena + group->conv->in->arena_offset, group->packed,
+                                      (uint8_t *)slot_at(group, scratch, tiles)};
+    group->kernel->tile(group->conv, &buffers, tile, y);
+}
+
+static void run_op(const qxr_group *group, uint32_t index, uint8_t *scratch, const qxr_tile *tile)
+{
+    const qxr_model *model = group->model;
+    const uint32_t result = qxr_get_header(model)->input_count + index;
+    qxr_work work = {model, qxr_get_op(model, index), {NULL, NULL}, qxr_get_tensor(model, result), group->arena,
+                     {NULL, NULL}};
+    int32_t *y = slot_at(group, scratch, qxr_slot(work.out));
+    for (uint32_t i = 0; i < 2u; i++)
+        if (work.op->input[i] != QXR_NONE16)
+            work.in[i] = qxr_get_tensor(model, work.op->input[i]);
+    if (work.op->opcode == QXR_CONV2D) {
+        run_conv(group, scratch, tile, y);
+    } else {
+        if (qxr_is_elementwise(work.op))
+            find_operands(group, scratch, tile, y, &work);
+        qxr_tile_kernel(group->isa, work.op->opcode)(&work, tile, y);
+    }
+    if (qxr_storage(work.out) != QXR_VIRTUAL)
+        group->isa->store(work.out, group->arena + work.out->arena_offset, tile, y);
+    if (group->host && group->host->tap)
+        group->host->tap(group->host->tap_context, result, tile->pixel, tile->pixels, tile->channel, tile->channels, y);
+}
+
+/* Work of one thread: its share of the tiles, neighbours together. */
+static void run_tiles(void *argument, uint32_t task)
+{
+    const qxr_group *group = argument;
+    uint8_t *scratch = group->scratch + task * group->sizes->bytes;
+    const uint32_t across = (group->channels - 1u) / group->tile_channels + 1u;
+    const uint32_t first = (uint32_t)((uint64_t)group->tiles * task / group->tasks);
+    const uint32_t end = (uint32_t)((uint64_t)group->tiles * (task + 1u) / group->tasks);
+    for (uint32_t t = first; t < end; t++) {
+        qxr_tile tile;
+        tile.pixel = t / across * group->tile_pixels;
+        tile.channel = t % across * group->tile_channels;
+        tile.pixels = qxr_min(group->tile_pixels, group->pixels - tile.pixel);
+        tile.channels = qxr_min(group->tile_channels, group->channels - tile.channel);
+        for (uint32_t k = group->first; k < group->end; k++)
+            run_op(group, k, scratch, &tile);
+    }
+}
+
+static void run_group(qxr_group *group, uint32_t threads)
+{
+    const qxr_tensor *out = qxr_get_tensor(group->model, qxr_get_header(group->model)->input_count + group->first);
+    group->channels = out->extent[0];
+    group->pixels = qxr_pixels(out);
+    qxr_tile_shape(group->isa, out, threads, &group->tile_pixels, &group->tile_channels);
+    group->tiles = ((group->pixels - 1u) / group->tile_pixels + 1u) * ((group->channels - 1u) / group->tile_channels + 1u);
+    group->tasks = qxr_min(threads, group->tiles);
+    if (group->tasks > 1u)
+        group->host->parallel(group->host->context, group->tasks, run_tiles, group);
+    else
+        run_tiles(group, 0);
+}
+
+/* A convolution without its packed weights runs on the scalar kernel, which reads the rows of the file. */
+static void choose_kernel(qxr_group *group, qxr_conv *conv, const uint8_t **next_packed)
+{
+    const size_t bytes = qxr_packed_bytes(group->model, group->first);
+    group->conv = NULL;
+    if (qxr_get_op(group->model, group->first)->opcode != QXR_CONV2D)
+        return;
+    qxr_describe_conv(group->model, group->first, conv);
+    group->conv = conv;
+    group->kernel = qxr_choose_conv(group->isa, conv);
+    group->packed = *next_packed;
+    if (bytes && !group->packed)
+        group->kernel = &qxr_scalar_conv_kernel;
+    if (bytes && group->packed)
+        *next_packed += bytes;
+}
+
+static void run_groups(qxr_group *group, uint32_t threads)
+{
+    const uint32_t ops = qxr_get_header(group->model)->op_count;
+    const uint8_t *packed = group->model->prepacked;
+    for (group->first = 0; group->first < ops; group->first = group->end) {
+        qxr_conv conv;
+        group->end = group->first + 1u;
+        while (group->end < ops && qxr_get_op(group->model, group->end)->flags & QXR_JOINS)
+            group->end++;
+        choose_kernel(group, &conv, &packed);
+        run_group(group, threads);
+    }
+}
+
+/* Channels-first bytes of the caller to channels last; inputs have base 0. */
+static void copy_input(const qxr_tensor *tensor, uint8_t *arena, const uint8_t *input)
+{
+    const size_t channels = tensor->extent[0], pixels = qxr_pixels(tensor);
+    for (size_t c = 0; c < channels; c++) {
+        const uint8_t *from = input + c * pixels;
+        uint8_t *to = arena + tensor->arena_offset + c;
+        for (size_t p = 0; p < pixels; p++)
+            to[p * channels] = from[p];
+    }
+}
+
+static void copy_output(const qxr_tensor *tensor, const uint8_t *arena, int32_t *output)
+{
+    const size_t channels = tensor->extent[0], pixels = qxr_pixels(tensor);
+    const void *data = arena + tensor->arena_offset;
+    const int32_t base = qxr_base(tensor);
+    for (size_t c = 0; c < channels; c++)
+        for (size_t p = 0; p < pixels; p++, output++) {
+            const size_t i = p * channels + c;
+            switch (qxr_storage(tensor)) {
+            case QXR_U8:
+                *output = ((const uint8_t *)data)[i] + base;
+                break;
+            case QXR_I16:
+                *output = ((const int16_t *)data)[i];
+                break;
+            default:
+                *output = ((const int32_t *)data)[i];
+                break;
+            }
+        }
+}
+
+static int any_null(const void *const *pointers, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (!pointers[i])
+            return 1;
+    return 0;
+}
+
+qxr_status qxr_run(const qxr_model *model, void *arena, size_t arena_size, const uint8_t *const inputs[],
+                   int32_t *const outputs[], const qxr_host *host)
+{
+    const uint32_t threads = host && host->parallel && host->threads ? host->threads : 1u;
+    const qxr_header *header;
+    qxr_scratch sizes;
+    qxr_group group = {0};
+    if (!model || !model->bytes || !arena || !inputs || !outputs)
+        return QXR_ERROR_ARGUMENT;
+    header = qxr_get_header(model);
+    if (any_null((const void *const *)inputs, header->input_count) ||
+        any_null((const void *const *)outputs, header->output_count))
+        return QXR_ERROR_ARGUMENT;
+    if ((uintptr_t)arena % 64u)
+        return QXR_ERROR_ALIGNMENT;
+    if (arena_size < qxr_arena_size(model, threads))
+        return QXR_ERROR_ARENA_SIZE;
+    sizes = qxr_plan_scratch(model);
+    group.model = model;
+    group.isa = qxr_model_isa(model);
+    group.host = host;
+    group.arena = arena;
+    group.scratch = group.arena + qxr_round_up(header->arena_size, 64u);
+    group.sizes = &sizes;
+    for (uint32_t i = 0; i < header->input_count; i++)
+        copy_input(qxr_get_tensor(model, i), arena, inputs[i]);
+    run_groups(&group, threads);
+    for (uint32_t i = 0; i < header->output_count; i++)
+        copy_output(qxr_get_tensor(model, qxr_get_outputs(model)[i]), arena, outputs[i]);
+    return QXR_OK;
+}

@@ -1,0 +1,1 @@
+"""The packed format .qpk (docs/packed-format.md): writer and reader."""

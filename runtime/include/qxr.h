@@ -49,6 +49,7 @@ typedef enum qxr_status {
     QXR_ERROR_LIFETIME,       /* an operator reads a tensor after its last use, or a virtual one from another group */
     QXR_ERROR_OUTPUT,         /* the list of outputs is invalid */
     QXR_ERROR_METADATA,       /* the metadata is not where it must be, or is no JSON or zlib data */
+    QXR_ERROR_LIMIT,          /* so many channels that checking the file could take minutes */
     QXR_ERROR_ISA,            /* no such instruction set, or this processor does not have it */
     QXR_ERROR_ARENA_SIZE,     /* the arena passed in is too small */
     QXR_ERROR_PREPACK_SIZE,   /* the buffer for prepacked weights is too small */
@@ -64,7 +65,8 @@ typedef struct qxr_model {
     const void *isa;          /* kernels, chosen by qxr_select_isa */
     const uint8_t *prepacked; /* weights in the order of the kernels; null before qxr_prepack */
     uint32_t size;
-    uint32_t failed_at;       /* after a failed qxr_open: operator or tensor index, for messages */
+    uint32_t failed_at;       /* after a failed qxr_open: the tensor at fault, for messages; an operator is named by its
+                               * result, the file as a whole by 0xFFFFFFFF */
 } qxr_model;
 
 /* Checks a file completely (docs/packed-format.md, section 7) and fills in the model with the scalar kernels selected.

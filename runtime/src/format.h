@@ -84,6 +84,9 @@ static inline uint32_t qxr_inputs_of(const qxr_model *m, const qxr_op *op, const
     return concat ? op->count : op->opcode == QXR_ADD ? 2u : 1u;
 }
 
+/* Floor shift; what >> does with negative numbers is left open by C. Compilers make one instruction of it. */
+static inline int64_t qxr_shift_right(int64_t value, uint32_t shift) { return value < 0 ? ~(~value >> shift) : value >> shift; }
+
 static inline uint32_t qxr_storage(const qxr_tensor *t) { return t->storage_slot & 15u; }
 static inline uint32_t qxr_slot(const qxr_tensor *t) { return t->storage_slot >> 4; }
 static inline uint32_t qxr_rank(const qxr_tensor *t) { return t->rank_flags & 3u; }

@@ -28,6 +28,7 @@ static const char *const texts[QXR_STATUS_COUNT] = {
     [QXR_ERROR_LIFETIME] = "a tensor's last use is wrong, or a virtual tensor is read outside its group",
     [QXR_ERROR_OUTPUT] = "an output of the network does not exist or is virtual",
     [QXR_ERROR_METADATA] = "the metadata is not where it must be, or is neither a JSON object nor zlib data",
+    [QXR_ERROR_LIMIT] = "the operators have so many channels that checking the file could take minutes",
     [QXR_ERROR_ISA] = "this build has no kernels for that instruction set, or this processor does not have it",
     [QXR_ERROR_ARENA_SIZE] = "the arena is too small",
     [QXR_ERROR_PREPACK_SIZE] = "the buffer for prepacked weights is too small",

@@ -1,0 +1,86 @@
+#include "check.h"
+
+qxr_claim qxr_claim_of(const qxr_model *model, const qxr_tensor *tensor)
+{
+    qxr_claim claim = {&tensor->lo, &tensor->hi, 0};
+    if (tensor->rank_flags & QXR_TENSOR_RANGES) {
+        claim.lo = (const int32_t *)(const void *)(model->bytes + tensor->range_offset);
+        claim.hi = claim.lo + tensor->extent[0];
+        claim.step = 1;
+    }
+    return claim;
+}
+
+static qxr_status check_extents(const qxr_tensor *t)
+{
+    uint64_t elements = 1;
+    if (qxr_rank(t) == 0)
+        return QXR_ERROR_TENSOR;
+    for (uint32_t axis = 0; axis < 3; axis++) {
+        if (t->extent[axis] == 0 || (axis >= qxr_rank(t) && t->extent[axis] != 1))
+            return QXR_ERROR_TENSOR;
+        elements *= t->extent[axis];
+        if (elements > QXR_MAX_ELEMENTS)
+            return QXR_ERROR_TENSOR;
+    }
+    return QXR_OK;
+}
+
+/* Whether the storage holds every value of the claimed range. */
+static int storage_fits(const qxr_tensor *t)
+{
+    switch (qxr_storage(t)) {
+    case QXR_U8:
+        return (int64_t)t->hi - qxr_base(t) <= 255;
+    case QXR_I16:
+        return t->lo >= INT16_MIN && t->hi <= INT16_MAX;
+    default:
+        return qxr_storage(t) <= QXR_I32;
+    }
+}
+
+/* Nothing narrower than a byte is known of what a caller hands over. */
+static int is_valid_input(const qxr_tensor *t)
+{
+    return qxr_storage(t) == QXR_U8 && t->lo == 0 && t->hi == 255 && qxr_slot(t) == 0 && !(t->rank_flags & QXR_TENSOR_RANGES);
+}
+
+static qxr_status check_place(const qxr_check *c, const qxr_tensor *t)
+{
+    const uint64_t bytes = qxr_elements64(t) * qxr_element_bytes(t);
+    if (qxr_storage(t) == QXR_VIRTUAL)
+        return t->arena_offset == QXR_NONE32 ? QXR_OK : QXR_ERROR_ARENA;
+    if (t->arena_offset % QXR_ALIGN != 0 || t->arena_offset > c->header->arena_size)
+        return QXR_ERROR_ARENA;
+    return bytes <= c->header->arena_size - t->arena_offset ? QXR_OK : QXR_ERROR_ARENA;
+}
+
+/* The ranges per channel are ranges, and the record's is their hull. */
+static qxr_status check_channel_ranges(const qxr_model *model, const qxr_tensor *t)
+{
+    const qxr_claim claim = qxr_claim_of(model, t);
+    int32_t lo = INT32_MAX, hi = INT32_MIN;
+    for (uint32_t i = 0; i < t->extent[0]; i++) {
+        if (claim.lo[i] > claim.hi[i])
+            return QXR_ERROR_TENSOR;
+        lo = claim.lo[i] < lo ? claim.lo[i] : lo;
+        hi = claim.hi[i] > hi ? claim.hi[i] : hi;
+    }
+    return lo == t->lo && hi == t->hi ? QXR_OK : QXR_ERROR_TENSOR;
+}
+
+qxr_status qxr_check_tensor(qxr_check *c)
+{
+    const qxr_tensor *t = qxr_get_tensor(c->model, c->at);
+    const int ranges = (t->rank_flags & QXR_TENSOR_RANGES) != 0;
+    if ((t->storage_slot & 0xC0u) != 0 || (t->rank_flags & 0x7Cu) != 0)
+        return QXR_ERROR_PADDING;
+    QXR_TRY(check_extents(t));
+    if (t->lo > t->hi || !storage_fits(t))
+        return QXR_ERROR_TENSOR;
+    if (c->at < c->header->input_count && !is_valid_input(t))
+        return QXR_ERROR_TENSOR;
+    QXR_TRY(check_place(c, t));
+    QXR_TRY(qxr_place(c, t->range_offset, ranges ? 8u * (uint64_t)t->extent[0] : 0u));
+    return ranges ? check_channel_ranges(c->model, t) : QXR_OK;
+}

@@ -35,7 +35,10 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra of pyproject.toml. The constraints keep pip from taking a newer torch than the tested one.
-$(VENV)/.installed-%: pyproject.toml requirements/constraints.txt $(VENV)/.created
+# A changed C source means installing again, which builds the extension: Python sources need nothing.
+RUNTIME := $(wildcard runtime/CMakeLists.txt runtime/include/*.h runtime/src/*.[ch] runtime/src/*/*.[ch] runtime/python/*)
+
+$(VENV)/.installed-%: pyproject.toml requirements/constraints.txt $(RUNTIME) $(VENV)/.created
 	@echo "Installing qexport[$*] into $(VENV); torch makes the first time take a minute or more."
 	$(BIN)/pip install -q -c requirements/constraints.txt -e '.[$*]'
 	@touch $@

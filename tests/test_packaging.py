@@ -126,7 +126,7 @@ def build(kind: str, source: Path, output: Path) -> Path:
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the wheel is built from a clean clone, and this is no clone")
 def test_wheel_and_sdist_hold_every_module(tmp_path: Path) -> None:
-    """What git tracks is what both wheels hold: the one built from a clone and the one built from the sdist."""
+    """Both wheels, built from a clone and from the sdist, hold what git tracks, and the extension."""
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
     tracked = subprocess.run(["git", "ls-files"], cwd=clone, check=True, capture_output=True, text=True).stdout.split()
@@ -134,14 +134,17 @@ def test_wheel_and_sdist_hold_every_module(tmp_path: Path) -> None:
     expected = {
         f"qexport/{name}" if name.partition("/")[0] in links else name
         for name in tracked
-        if name.partition("/")[0] in {"qexport", *links} and name.endswith((".py", "/py.typed", ".j2"))
+        if name.partition("/")[0] in {"qexport", *links} and name.endswith((".py", ".pyi", "/py.typed", ".j2"))
     }
+    expected.add("qexport/_runtime.abi3.so")
 
     sdist = build("sdist", clone, tmp_path / "sdist")
     shutil.unpack_archive(sdist, tmp_path)
     unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
     assert not [file for file in unpacked.rglob("*") if file.is_symlink()]
     for source in (clone, unpacked):
-        with zipfile.ZipFile(build("wheel", source, tmp_path / f"wheel-{source.name}")) as wheel:
+        built = build("wheel", source, tmp_path / f"wheel-{source.name}")
+        assert "-cp311-abi3-" in built.name, "one wheel for every Python from 3.11 on"
+        with zipfile.ZipFile(built) as wheel:
             held = {name for name in wheel.namelist() if ".dist-info/" not in name}
         assert held == expected

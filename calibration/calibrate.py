@@ -2,57 +2,111 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from qexport.calibration.observers import Extremes
-from qexport.calibration.ranges import DEFAULT_PERCENTILE, Images, Method, Range, make_observer, observe
+from qexport.calibration.allocation import allocate_bits, check_budget
+from qexport.calibration.calibration import Calibration
+from qexport.calibration.data import open_images
+from qexport.calibration.methods import DEFAULT_METHOD, DEFAULT_PERCENTILE, Method, find_method
+from qexport.calibration.observers import Extremes, Histogram, Range
+from qexport.calibration.output_error import refine_on_outputs
+from qexport.calibration.ranges import observe
 from qexport.calibration.statistics import ranges_from_statistics
-from qexport.errors import DataError
+from qexport.errors import DataError, OptionError
 from qexport.ir import Graph
 from qexport.ops import Add, Conv2d
-from qexport.passes.layers import needs_range
+from qexport.passes.layers import DEFAULT_ACT_BITS, needs_range
 
 if TYPE_CHECKING:
     from qexport.capture.capture import Captured
 
-DEFAULT_METHOD: Method = "percentile"
-"""With `DEFAULT_PERCENTILE`, chosen by docs/decisions/003-activation-ranges.md."""
+PROBE_IMAGES = 64
+"""Images on which the automatic mode measures what each activation does to the output."""
 
 
 def calibrate(
     captured: Captured,
-    images: Images | None = None,
+    images: Any = None,
     *,
-    method: Method = DEFAULT_METHOD,
+    method: str = DEFAULT_METHOD,
     percentile: float = DEFAULT_PERCENTILE,
+    bits: int = DEFAULT_ACT_BITS,
+    act_budget: float | None = None,
     streams: bool = False,
-) -> dict[str, Range]:
-    """Ranges for `LayerOptions.ranges` and, with `streams`, for `lower`: real tensor -> (lo, hi).
+    limit: int | None = None,
+) -> Calibration:
+    """Ranges for `LayerOptions.ranges` and, with `streams`, for `lower`.
 
     With images: `method` decides for the inputs of layers, where a clipped outlier buys a finer step. Without images:
     estimates from batch norm for the inputs of layers.
 
     Args:
         captured: captured network.
-        images: a data set, an array uint8 [N, C, H, W], or batches of such arrays; None for no data.
-        method, percentile: see `measure_ranges`.
+        images: see `open_images`; None for no data.
+        method, percentile: see `find_method`.
+        bits: of the quantizers the ranges are for.
+        act_budget: mean bits; every quantizer then gets its own, see `allocate_bits`. Reads some images once more.
         streams: also measure what residual streams carry, always by its extremes, so that `lower` may narrow them to
             16 bits; without images this adds nothing, for a stream must not saturate at an estimate.
+        limit: use at most so many images.
 
     Raises:
-        DataError: the images do not fit, or without images a layer's input has a range that batch norm does not give.
-        OptionError: unknown method, percentile out of range.
+        DataError: the images do not fit, or can be read once and are needed twice; or without images a layer's input
+            has a range that batch norm does not give.
+        OptionError: unknown method, percentile or budget out of range, a budget without images or histograms.
     """
+    chosen = find_method(method, percentile)
+    _check_budget(chosen, method, act_budget, images)
     inputs = layer_inputs(captured.graph)
     if images is None:
-        return _without_data(captured, inputs)
-    make = make_observer(method, percentile)
-    observers: dict[str, Extremes] = {}
-    if streams:
-        observers = {name: Extremes() for name in stream_tensors(captured.graph)}
-    observers |= {name: make() for name in inputs}
-    observe(captured.graph, observers, images)
-    return {name: _never_empty(observer.span()) for name, observer in observers.items()}
+        return Calibration(_without_data(captured, inputs), {}, bits)
+    source = open_images(images, captured.graph, limit=limit)
+    if (chosen.second_pass or act_budget is not None) and not source.replayable:
+        raise _read_once(method if chosen.second_pass else "--act-budget")
+    stream_names = stream_tensors(captured.graph) if streams else []
+    observers = {name: chosen.observer() for name in inputs}
+    of_streams = {name: Extremes() for name in stream_names if name not in observers}
+    n_images = observe(captured.graph, observers | of_streams, source)
+    bits_of = dict.fromkeys(inputs, bits)
+    if act_budget is not None:
+        probe = open_images(images, captured.graph, limit=min(n_images, PROBE_IMAGES))
+        histograms = cast(dict[str, Histogram], observers)
+        bits_of = allocate_bits(captured.graph, histograms, chosen.choose, act_budget, probe)
+    ranges = {name: _never_empty(chosen.choose(observer, bits_of[name])) for name, observer in observers.items()}
+    if chosen.second_pass:
+        spans = {name: observer.span() for name, observer in observers.items()}
+        ranges = refine_on_outputs(captured.graph, spans, ranges, bits_of, source)
+    extremes = {name: (observers | of_streams)[name].span() for name in stream_names}
+    others = {name: width for name, width in bits_of.items() if width != bits}
+    return Calibration(ranges, extremes, bits, others, method, n_images)
+
+
+def _check_budget(method: Method, name: str, act_budget: float | None, images: Any) -> None:
+    if act_budget is None:
+        return
+    check_budget(act_budget)
+    if images is None:
+        raise OptionError(
+            "bits of activations cannot be distributed without images",
+            where="--act-budget",
+            remedy="give a few hundred images with --calibration-data",
+        )
+    if method.observer is not Histogram:
+        raise OptionError(
+            "the method keeps no histogram, from which the error of each width follows",
+            where="--act-budget",
+            got=f"method {name}",
+            expected="percentile, entropy, mse or output",
+        )
+
+
+def _read_once(why: str) -> DataError:
+    return DataError(
+        "the images can be read only once",
+        got=f"an iterator, and {why} reads them twice",
+        expected="a path, an array, a list, a DataLoader, or a reader with rewind()",
+        remedy=f"put the images into a list, or use method {DEFAULT_METHOD} and the same bits everywhere",
+    )
 
 
 def _never_empty(span: Range) -> Range:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qexport.freeze.float_keys import INFINITY_KEY, floats_of_keys, keys_of_floats
+
+Range = tuple[float, float]
 
 MANTISSA_BITS = 8
 """Bits of the mantissa that tell histogram bins apart: a bin spans 2**-8 of its value."""
@@ -24,13 +28,50 @@ class Extremes:
         self.hi = -math.inf
 
     def update(self, values: NDArray[np.floating]) -> None:
-        """Take in an array of any shape, finite, with at least one element."""
+        """Take in the tensor of one image, of any shape, finite, with at least one element."""
         self.lo = min(self.lo, float(values.min()))
         self.hi = max(self.hi, float(values.max()))
 
-    def span(self) -> tuple[float, float]:
+    def span(self) -> Range:
         """(lo, hi) of everything seen."""
         return self.lo, self.hi
+
+
+class AverageExtremes(Extremes):
+    """Mean of the images' smallest and largest values.
+
+    What others call a moving average weighs late images more; this one weighs all alike, and its sums are exact, so
+    that it does not depend on their order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._images = 0
+        self._sum_lo, self._sum_hi = Fraction(0), Fraction(0)
+
+    def update(self, values: NDArray[np.floating]) -> None:
+        super().update(values)
+        self._images += 1
+        self._sum_lo += Fraction(float(values.min()))
+        self._sum_hi += Fraction(float(values.max()))
+
+    def average(self) -> Range:
+        """(mean of the minima, mean of the maxima)."""
+        return float(self._sum_lo / self._images), float(self._sum_hi / self._images)
+
+
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """Bins of a histogram that hold values, ascending, all arrays [k].
+
+    Attributes:
+        lo, hi: float64, smallest and largest number of the bin, never outside the extremes.
+        counts: int64, at least 1.
+    """
+
+    lo: NDArray[np.float64]
+    hi: NDArray[np.float64]
+    counts: NDArray[np.int64]
 
 
 class Histogram(Extremes):
@@ -41,12 +82,10 @@ class Histogram(Extremes):
 
     Attributes:
         counts: int64, values per bin, from the most negative float32 to the largest.
-        percentile: share of the values, in percent, that must lie at or below `hi`, and at or above `lo`.
     """
 
-    def __init__(self, percentile: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.percentile = percentile
         self.counts = np.zeros(2 * _LAST_BIN + 1, np.int64)
 
     def update(self, values: NDArray[np.floating]) -> None:
@@ -55,14 +94,10 @@ class Histogram(Extremes):
             keys = keys_of_floats(values.reshape(-1).astype(np.float32))
         self.counts += np.bincount((keys >> _SHIFT) + _LAST_BIN, minlength=self.counts.size)
 
-    def span(self) -> tuple[float, float]:
-        """(lo, hi) at the outer edge of the bins that hold the percentile, never outside the extremes."""
-        total = int(self.counts.sum())
-        rank = max(1, math.ceil(total * self.percentile / 100))
-        if rank >= total:
-            return super().span()
-        upper = int(np.searchsorted(np.cumsum(self.counts), rank))
-        lower = self.counts.size - 1 - int(np.searchsorted(np.cumsum(self.counts[::-1]), rank))
-        edges = np.array([lower - _LAST_BIN, upper - _LAST_BIN + 1], np.int64) << _SHIFT
-        lo, hi = floats_of_keys(np.clip(edges - [0, 1], -INFINITY_KEY, INFINITY_KEY))
-        return min(max(float(lo), self.lo), self.hi), max(min(float(hi), self.hi), self.lo)
+    def bins(self) -> Bins:
+        """The bins that are not empty."""
+        (used,) = np.nonzero(self.counts)
+        first = (used - _LAST_BIN) << _SHIFT
+        keys = np.clip(np.stack([first, first + (1 << _SHIFT) - 1]), -INFINITY_KEY, INFINITY_KEY)
+        lo, hi = np.clip(floats_of_keys(keys).astype(np.float64), self.lo, self.hi)
+        return Bins(lo, hi, self.counts[used])

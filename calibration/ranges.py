@@ -3,95 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from qexport.calibration.observers import Extremes, Histogram
-from qexport.datasets import Dataset
-from qexport.errors import DataError, GraphError, OptionError
+from qexport.calibration.data import Images, Pixels, open_images
+from qexport.calibration.methods import DEFAULT_PERCENTILE, find_method
+from qexport.calibration.observers import Extremes, Range
+from qexport.errors import DataError, GraphError
 from qexport.ir import Graph, prune
 from qexport.reference import interpret
-
-Range = tuple[float, float]
-Method = Literal["max", "percentile"]
-Images = Dataset | NDArray[np.uint8] | Iterable[NDArray[np.uint8]]
-
-DEFAULT_PERCENTILE = 99.999
-"""One value in a hundred thousand is clipped (docs/decisions/003-activation-ranges.md)."""
 
 
 def measure_ranges(
     graph: Graph,
     tensors: Iterable[str],
-    images: Images,
-    method: Method = "max",
+    images: Any,
+    method: str = "max",
     percentile: float = DEFAULT_PERCENTILE,
+    bits: int = 8,
 ) -> dict[str, Range]:
     """Run the real graph on images and return (lo, hi) of every asked tensor.
 
-    Memory is that of one image, whatever their number. Images are evaluated one by one, because the rounding of a
-    matrix product depends on what else is in its batch: so the result depends on no order and no batch size.
+    Memory is that of one image and one histogram a tensor, whatever their number. Images are evaluated one by one,
+    because the rounding of a matrix product depends on what else is in its batch: so the result depends on no order
+    and no batch size.
 
     Args:
         graph: real graph with one input, pixels 0..255.
         tensors: names of real tensors.
-        images: a data set, an array uint8 [N, C, H, W], or batches of such arrays.
-        method: "max" takes the extremes; "percentile" what `percentile` percent of all values stay below, and above,
-            to within 2**-8 of the value (percentile 100 is "max").
-        percentile: in (50, 100].
+        images: see `open_images`.
+        method: see `METHOD_NAMES`; of "output" the first pass only.
+        percentile: for "percentile", in (50, 100]: what so many percent of all values stay below, and above, to within
+            2**-8 of the value (100 is "max").
+        bits: of the quantizer the range is for.
 
     Raises:
         DataError: no images, wrong shape or type, or an activation that is not finite.
         OptionError: unknown method, percentile out of range.
         GraphError: a tensor the graph does not have.
     """
-    make = make_observer(method, percentile)
-    observers = {name: make() for name in tensors}
-    observe(graph, observers, images)
-    return {name: observer.span() for name, observer in observers.items()}
+    chosen = find_method(method, percentile)
+    observers = {name: chosen.observer() for name in tensors}
+    observe(graph, observers, open_images(images, graph))
+    return {name: chosen.choose(observer, bits) for name, observer in observers.items()}
 
 
-def observe(graph: Graph, observers: Mapping[str, Extremes], images: Images) -> None:
-    """Show every observer its tensor, for each image in turn; see `measure_ranges`."""
+def observe(graph: Graph, observers: Mapping[str, Extremes], images: Images) -> int:
+    """Show every observer its tensor, for each image in turn; see `measure_ranges`. Returns the number of images."""
     missing = [name for name in observers if name not in graph.types]
     if missing:
         raise GraphError("no such tensor to measure", got=missing)
     part = prune(Graph(graph.inputs, graph.nodes, list(observers), graph.types))
-    (input_name,) = graph.inputs
-    n_images = 0
-    for image in _one_by_one(images, graph.inputs[input_name].shape):
-        run = interpret(part, {input_name: image})
+
+    def show(index: int, image: Pixels) -> None:
+        run = interpret(part, {next(iter(graph.inputs)): image})
         for name, observer in observers.items():
-            _observe(observer, name, run.outputs[name], n_images)
+            observer.update(_finite(run.outputs[name], name, index))
+
+    return each_image(images, "calibrating", show)
+
+
+def each_image(images: Images, stage: str, visit: Callable[[int, Pixels], None]) -> int:
+    """Call `visit(index, uint8 [1, C, H, W])` for every image and count them; a progress bar shows on a terminal.
+
+    Raises:
+        DataError: there are none.
+    """
+    n_images = 0
+    for image in _with_bar(images, stage):
+        visit(n_images, image)
         n_images += 1
     if not n_images:
         raise DataError("there are no calibration images", expected="1 or more", remedy="check --calibration-data")
+    return n_images
 
 
-def make_observer(method: str, percentile: float) -> Callable[[], Extremes]:
-    """What makes the observers of a method.
-
-    Raises:
-        OptionError: unknown method, percentile out of range.
-    """
-    if method == "max":
-        return Extremes
-    if method != "percentile":
-        raise OptionError("unknown calibration method", got=method, expected="max or percentile")
-    if not 50 < percentile <= 100:
-        raise OptionError(
-            "the percentile is out of range",
-            got=percentile,
-            expected="above 50 and at most 100",
-            remedy=f"{DEFAULT_PERCENTILE} clips one value in a hundred thousand",
-        )
-    return lambda: Histogram(percentile)
+def _with_bar(images: Images, stage: str) -> Iterator[Pixels]:
+    """With a progress bar on a terminal if it takes longer than two seconds."""
+    with tqdm(total=images.total, desc=stage, unit=" images", delay=2, disable=None, leave=False) as bar:
+        for image in images:
+            yield image
+            bar.update()
 
 
-def _observe(observer: Extremes, name: str, values: NDArray[np.float64], index: int) -> None:
+def _finite(values: NDArray[np.float64], name: str, index: int) -> NDArray[np.float64]:
     if not np.isfinite(values).all():
         raise DataError(
             "an activation is not finite",
@@ -99,30 +97,4 @@ def _observe(observer: Extremes, name: str, values: NDArray[np.float64], index: 
             got=f"{values[~np.isfinite(values)][0]} for image {index}",
             remedy="check that checkpoint, --mean and --std belong together",
         )
-    observer.update(values)
-
-
-def _one_by_one(images: Images, shape: tuple[int, ...]) -> Iterator[NDArray[np.uint8]]:
-    """Every image as [1, C, H, W], with a progress bar on a terminal if it takes longer than two seconds."""
-    if isinstance(images, Dataset):
-        batches, total = images.batches(), len(images)
-    elif isinstance(images, np.ndarray):
-        batches, total = iter([images]), len(images)
-    else:
-        batches, total = iter(images), None
-    with tqdm(total=total, desc="calibrating", unit=" images", delay=2, disable=None, leave=False) as bar:
-        for batch in batches:
-            _check_batch(batch, shape)
-            for i in range(len(batch)):
-                yield batch[i : i + 1]
-                bar.update()
-
-
-def _check_batch(batch: NDArray, shape: tuple[int, ...]) -> None:
-    if batch.dtype != np.uint8 or batch.shape[1:] != shape:
-        raise DataError(
-            "calibration images do not fit the network",
-            got=f"{batch.dtype} of shape {batch.shape}",
-            expected=f"uint8 of shape {('n', *shape)}",
-            remedy="give the pixels before normalisation, resized as in training",
-        )
+    return values

@@ -1,6 +1,6 @@
 """qexport: networks trained with soft quantizers become verified integer inference.
 
-`convert` and `validate` are imported on first use, so that `import qexport` does not import torch.
+`calibrate`, `convert` and `validate` are imported on first use, so that `import qexport` does not import torch.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import Any
 from qexport.errors import QExportError
 
 __version__ = "0.1.0"
-__all__ = ["Artifact", "QExportError", "Report", "convert", "validate"]
+__all__ = ["Artifact", "Calibration", "QExportError", "Report", "calibrate", "convert", "validate"]
 
 _HOMES = {
     "Artifact": "qexport.conversion",
+    "Calibration": "qexport.calibration",
+    "calibrate": "qexport.conversion",
     "convert": "qexport.conversion",
     "Report": "qexport.validation",
     "validate": "qexport.validation",

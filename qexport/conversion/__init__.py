@@ -1,7 +1,8 @@
 """The main job: a checkpoint becomes artifacts and a report."""
 
 from qexport.conversion.build import Built, build
+from qexport.conversion.calibrate import calibrate
 from qexport.conversion.convert import Artifact, convert, metadata
 from qexport.conversion.settings import Settings
 
-__all__ = ["Artifact", "Built", "Settings", "build", "convert", "metadata"]
+__all__ = ["Artifact", "Built", "Settings", "build", "calibrate", "convert", "metadata"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from qexport.calibration import calibrate
-from qexport.calibration.ranges import Images
+from qexport.calibration import Calibration, calibrate
+from qexport.calibration.calibration import Source
 from qexport.capture import Captured, capture
 from qexport.checkpoints import Checkpoint, load_checkpoint
 from qexport.conversion.settings import Settings
@@ -53,20 +53,33 @@ class Built:
 Progress = Callable[[str], None]
 
 
-def build(
-    path: str | Path,
-    settings: Settings,
-    *,
-    calibration_images: Callable[[tuple[int, ...]], Images] | None = None,
-    progress: Progress = lambda stage: None,
-) -> Built:
-    """Convert in memory.
+@dataclass(frozen=True)
+class Network:
+    """A checkpoint as far as its real-number graph.
 
-    Args:
-        path: checkpoint file.
-        settings: see Settings; its ranges, when there are any, are used as they are.
-        calibration_images: called with the input shape, gives a data set or uint8 batches [n, C, H, W].
-        progress: told the name of each stage as it begins.
+    Attributes:
+        checkpoint, frozen, captured: see Built.
+        settings: preprocessing filled in.
+    """
+
+    checkpoint: Checkpoint
+    frozen: FrozenModel
+    captured: Captured
+    settings: Settings
+
+    @property
+    def source(self) -> Source:
+        """What a calibration of this network is good for."""
+        s = self.settings
+        assert s.input_shape is not None and s.mean is not None and s.std is not None
+        return Source(self.checkpoint.source.name, self.checkpoint.sha256, s.input_shape, s.mean, s.std)
+
+
+Calibrate = Callable[[Network], Calibration]
+
+
+def load_network(path: str | Path, settings: Settings, progress: Progress = lambda stage: None) -> Network:
+    """Load, freeze and capture a checkpoint.
 
     Raises:
         QExportError: any of its kinds; see the stages.
@@ -81,13 +94,38 @@ def build(
     progress("capturing")
     captured = capture(frozen.module, settings.input_shape, settings.mean, settings.std)
     _check_bits(captured.graph, settings)
+    return Network(checkpoint, frozen, captured, settings)
+
+
+def build(
+    path: str | Path,
+    settings: Settings,
+    *,
+    calibrate_network: Calibrate = lambda n: calibrate(n.captured, bits=n.settings.float_act_bits),
+    progress: Progress = lambda stage: None,
+) -> Built:
+    """Convert in memory.
+
+    Args:
+        path: checkpoint file.
+        settings: see Settings; its ranges, when there are any, are used as they are.
+        calibrate_network: ranges for activations that training left float; by default from batch-norm statistics.
+        progress: told the name of each stage as it begins.
+
+    Raises:
+        QExportError: any of its kinds; see the stages.
+    """
+    network = load_network(path, settings, progress)
+    settings, captured = network.settings, network.captured
     if not settings.ranges:
-        settings = _with_ranges(captured, settings, calibration_images, progress)
+        progress("calibrating")
+        settings = _with_ranges(settings, calibrate_network(network))
     progress("lowering")
-    options = LayerOptions(settings.edge_bits, settings.float_act_bits, settings.ranges)
-    lowered = lower(quantize_layers(captured.graph, options), settings.ranges)
+    options = LayerOptions(settings.edge_bits, settings.float_act_bits, settings.ranges, settings.range_bits)
+    lowered = lower(quantize_layers(captured.graph, options), settings.stream_ranges)
     progress("proving")
-    return Built(checkpoint, frozen, captured, lowered, prove(lowered.graph, lowered.folds), settings)
+    proofs = prove(lowered.graph, lowered.folds)
+    return Built(network.checkpoint, network.frozen, captured, lowered, proofs, settings)
 
 
 def _load(path: str | Path, s: Settings) -> Checkpoint:
@@ -159,18 +197,14 @@ def _check_bits(graph: Graph, settings: Settings) -> None:
             )
 
 
-def _with_ranges(
-    captured: Captured,
-    settings: Settings,
-    calibration_images: Callable[[tuple[int, ...]], Images] | None,
-    progress: Progress,
-) -> Settings:
-    """Ranges of activations that training left float: measured, or estimated from batch-norm statistics."""
-    assert settings.input_shape is not None
-    if calibration_images is not None:
-        progress("calibrating")
-        streams = settings.stream_bits == NARROW_BITS
-        ranges = calibrate(captured, calibration_images(settings.input_shape), streams=streams)
-        return replace(settings, ranges=ranges, calibration="measured on images")
-    ranges = calibrate(captured)
-    return replace(settings, ranges=ranges, calibration="batch-norm statistics") if ranges else settings
+def _with_ranges(settings: Settings, found: Calibration) -> Settings:
+    """The settings with what calibration found; streams are measured extremes, or nothing."""
+    measured = found.ranges or found.streams
+    return replace(
+        settings,
+        float_act_bits=found.act_bits,
+        ranges=found.ranges,
+        range_bits=found.bits_of,
+        stream_ranges=found.streams if settings.stream_bits == NARROW_BITS else {},
+        calibration=found.describe() if measured else "",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from qexport.backends.onnx.inspection import weight_bytes
 from qexport.backends.onnx.integer import to_onnx
 from qexport.backends.onnx.qdq import to_qdq
 from qexport.backends.onnx.writer import write_onnx
-from qexport.calibration.ranges import Images
+from qexport.calibration import Calibration
 from qexport.conversion.build import Built, Progress, build
+from qexport.conversion.calibrate import RangeSource
 from qexport.conversion.output import staged
 from qexport.conversion.report import conversion_report, layer_nodes, layer_row
-from qexport.conversion.settings import DEFAULT_ACT_BITS, Settings
-from qexport.datasets import open_dataset
+from qexport.conversion.settings import Settings
 from qexport.errors import OptionError
+from qexport.passes.layers import DEFAULT_ACT_BITS
 
 FILE_NAMES = {"onnx": "model.onnx", "onnx-qdq": "model.qdq.onnx"}
 """Formats and the file each is written to."""
@@ -51,7 +52,10 @@ def convert(
     weight_bits: int | None = None,
     act_bits: int | None = None,
     formats: Sequence[str] = ("onnx",),
-    calibration_data: str | Path | None = None,
+    calibration: Calibration | str | Path | None = None,
+    calibration_data: Any = None,
+    calibration_method: str | None = None,
+    act_budget: float | None = None,
     opset: int = DEFAULT_OPSET,
     progress: Progress = lambda stage: None,
     **settings: Any,
@@ -64,7 +68,10 @@ def convert(
         bits: what weights and activations were trained for; weight_bits and act_bits replace it for one of them.
             Activations that training left float get act_bits, or 8: `bits` says nothing about them.
         formats: any of "onnx" (integers only) and "onnx-qdq".
-        calibration_data: image folder, npz or npy, for activations that training left float.
+        calibration: what `calibrate` returned for this checkpoint, or its file; act_bits are then those of the file.
+        calibration_data: image folder, npz or npy, or whatever else `calibrate` takes, for activations that training
+            left float; without it and without `calibration` their ranges come from batch-norm statistics.
+        calibration_method, act_budget: see `calibrate`.
         opset: ONNX operator set.
         progress: told the name of each stage as it begins.
         settings: further fields of Settings (edge_bits, weight_levels, family, mean, std ...).
@@ -75,6 +82,7 @@ def convert(
     unknown = [f for f in formats if f not in FILE_NAMES]
     if unknown or not formats:
         raise OptionError("unknown format", where="--format", got=unknown or "none", expected=", ".join(FILE_NAMES))
+    ranges = RangeSource(calibration, calibration_data, calibration_method, act_budget, act_bits)
     chosen = Settings(
         weight_bits=weight_bits or bits,
         act_bits=act_bits or bits,
@@ -82,7 +90,7 @@ def convert(
         **settings,
     )
     with staged(output) as staging:
-        built = build(checkpoint, chosen, calibration_images=_reader(calibration_data), progress=progress)
+        built = build(checkpoint, chosen, calibrate_network=ranges.ranges_of, progress=progress)
         progress("writing")
         models = {name: _model(built, name, opset) for name in formats}
         for name, model in models.items():
@@ -120,10 +128,3 @@ def _model(built: Built, name: str, opset: int) -> Any:
     if name == "onnx":
         return to_onnx(built.graph, metadata=metadata(built), opset=opset)
     return to_qdq(built.lowered.real, metadata=metadata(built), opset=opset)
-
-
-def _reader(path: str | Path | None) -> Callable[[tuple[int, ...]], Images] | None:
-    """Opens the calibration data once the input shape is known."""
-    if path is None:
-        return None
-    return lambda shape: open_dataset(path, shape)  # type: ignore[arg-type]

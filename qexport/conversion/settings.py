@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from qexport.errors import ArtifactError, OptionError
+from qexport.passes.layers import DEFAULT_ACT_BITS
 from qexport.passes.streams import NARROW_BITS
 
 DEFAULT_EDGE_BITS = None
 """Weight bits of layers that training left float: as many as int32 allows. docs/decisions/004-edge-bits.md has why."""
-
-DEFAULT_ACT_BITS = 8
-"""Bits of activations that training left float and qexport calibrates."""
 
 MAX_BITS = 8
 EDGE_BITS_RANGE = (4, 24)
@@ -32,6 +30,8 @@ class Settings:
         family, arch, model, quantizers, qn_biases, temperature: see load_checkpoint.
         input_shape, mean, std: replace the checkpoint's own.
         ranges: calibrated range (lo, hi) of every tensor that needs one.
+        range_bits: bits of calibrated tensors that have others than float_act_bits.
+        stream_ranges: measured extremes (lo, hi) of the tensors of residual streams.
         calibration: where the ranges came from, in words.
     """
 
@@ -51,6 +51,8 @@ class Settings:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    range_bits: dict[str, int] = field(default_factory=dict)
+    stream_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     calibration: str = ""
 
     def __post_init__(self) -> None:
@@ -88,7 +90,8 @@ class Settings:
             for name in ("weight_levels", "quantizers", "input_shape", "mean", "std"):
                 if raw.get(name) is not None:
                     raw[name] = tuple(raw[name])
-            raw["ranges"] = {k: (float(a), float(b)) for k, (a, b) in raw.get("ranges", {}).items()}
+            for name in ("ranges", "stream_ranges"):
+                raw[name] = {k: (float(a), float(b)) for k, (a, b) in raw.get(name, {}).items()}
             return cls(**raw)
         except (ValueError, TypeError, AttributeError) as error:
             raise ArtifactError(

@@ -25,6 +25,10 @@ MAX_BORDER_BITS = 12
 """Most fraction bits of a border correction; as many are used as the accumulator has room for."""
 
 
+DEFAULT_ACT_BITS = 8
+"""Bits of activations that training left float and qexport calibrates."""
+
+
 @dataclass(frozen=True)
 class LayerOptions:
     """Choices for what training left float.
@@ -33,11 +37,13 @@ class LayerOptions:
         edge_bits: weight bits of float layers; None takes the widest whose accumulator is proven in int32.
         act_bits: bits of activations that get a calibrated quantizer.
         ranges: real tensor -> (lo, hi) for calibrated quantizers; empty where none were measured.
+        bits_of: real tensors whose calibrated quantizer has other bits than act_bits.
     """
 
     edge_bits: int | None = None
-    act_bits: int = 8
+    act_bits: int = DEFAULT_ACT_BITS
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    bits_of: dict[str, int] = field(default_factory=dict)
 
 
 def quantize_layers(graph: Graph, options: LayerOptions) -> Graph:
@@ -87,7 +93,8 @@ def _quantize_layer(out: Graph, node: Node, original_input: str, options: LayerO
     x = node.inputs[0]
     wants_codes = op.weight.is_quantized or isinstance(op, Conv2d)
     if wants_codes and original_input in options.ranges and not _ready(out, x, op.weight, integer_units(out)):
-        x = _add_quantizer(out, x, options.ranges[original_input], options.act_bits)
+        bits = options.bits_of.get(original_input, options.act_bits)
+        x = _add_quantizer(out, x, options.ranges[original_input], bits)
     source = _input_source(out, x, op.weight)
     weight = _integer_weight(op, out.types[source.tensor], source, options, node.name)
     if source.offset is None:

@@ -25,10 +25,10 @@ typedef struct qxr_node {
     uint32_t index;
 } qxr_node;
 
-/* Range claimed for each channel of a tensor: lo[c * step] .. hi[c * step]. */
+/* Range claimed for a tensor, lo .. hi, and where its channels lie in it, in steps; low is null where nothing is claimed for them. */
 typedef struct qxr_claim {
-    const int32_t *lo, *hi;
-    size_t step;
+    const uint8_t *low, *high;
+    int64_t lo, hi, step;
 } qxr_claim;
 
 typedef struct qxr_range {
@@ -80,9 +80,21 @@ qxr_status qxr_check_constants(qxr_check *c, const qxr_node *node);
 /* check_conv.c and check_ranges.c: the claimed range of the result. */
 qxr_status qxr_check_conv(qxr_check *c, const qxr_node *node);
 qxr_status qxr_check_ranges(qxr_check *c, const qxr_node *node);
+static inline qxr_range qxr_claimed(const qxr_claim *claim, size_t channel)
+{
+    qxr_range range = {claim->lo, claim->hi};
+    if (claim->low != NULL) {
+        range.lo += claim->step * claim->low[channel];
+        const int64_t end = claim->lo + claim->step * claim->high[channel];
+        range.hi = end < range.hi ? end : range.hi;
+    }
+    return range;
+}
+
 static inline int qxr_within(const qxr_claim *claim, uint32_t channel, qxr_range range)
 {
-    return range.lo >= claim->lo[channel * claim->step] && range.hi <= claim->hi[channel * claim->step];
+    const qxr_range claimed = qxr_claimed(claim, channel);
+    return range.lo >= claimed.lo && range.hi <= claimed.hi;
 }
 
 static inline uint64_t qxr_elements64(const qxr_tensor *t)

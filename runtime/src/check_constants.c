@@ -157,7 +157,8 @@ static qxr_status check_norm(const qxr_check *c, const qxr_node *node)
     const qxr_claim in = qxr_claim_of(c->model, node->in[0]);
     uint64_t sum = 0;
     for (uint32_t i = 0; i < node->in[0]->extent[0]; i++) {
-        const int64_t lo = in.lo[i * in.step], hi = in.hi[i * in.step];
+        const qxr_range x = qxr_claimed(&in, i);
+        const int64_t lo = x.lo, hi = x.hi;
         sum += (uint64_t)(lo * lo > hi * hi ? lo * lo : hi * hi); /* at most 2^62 each */
         if (sum >= (uint64_t)1 << 62)
             return QXR_ERROR_ACCUMULATOR;

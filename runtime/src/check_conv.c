@@ -41,8 +41,8 @@ static qxr_status check_codes(const qxr_weights *w, uint32_t count, int32_t *cod
 static qxr_status add_products(sums *s, const qxr_claim *in, const int32_t *weights, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
-        const size_t at = (s->first_channel + s->channel) * in->step;
-        const int64_t a = (int64_t)weights[i] * in->lo[at], b = (int64_t)weights[i] * in->hi[at];
+        const qxr_range x = qxr_claimed(in, s->first_channel + s->channel);
+        const int64_t a = weights[i] * x.lo, b = weights[i] * x.hi;
         const int64_t lo = a < b ? a : b, hi = a < b ? b : a;
         s->each.lo += lo < 0 ? lo : 0;
         s->each.hi += hi > 0 ? hi : 0;

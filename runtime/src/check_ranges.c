@@ -4,8 +4,7 @@
 static qxr_range claimed(const qxr_check *c, const qxr_tensor *t, uint32_t channel)
 {
     const qxr_claim claim = qxr_claim_of(c->model, t);
-    const qxr_range range = {claim.lo[channel * claim.step], claim.hi[channel * claim.step]};
-    return range;
+    return qxr_claimed(&claim, channel);
 }
 
 static qxr_range join(qxr_range a, qxr_range b)
@@ -132,12 +131,6 @@ static qxr_range reshape_range(const qxr_check *c, const qxr_node *node, uint32_
     return hull;
 }
 
-static qxr_range transpose_range(const qxr_check *c, const qxr_node *node, uint32_t channel)
-{
-    const qxr_range hull = {node->in[0]->lo, node->in[0]->hi};
-    return (node->op->parameter & 3u) == 0 ? claimed(c, node->in[0], channel) : hull;
-}
-
 static qxr_range norm_range(qxr_range in)
 {
     const qxr_range range = {in.lo < 0 ? -((int64_t)1 << 30) : 0, in.hi > 0 ? (int64_t)1 << 30 : 0};
@@ -180,8 +173,6 @@ static qxr_range result_range(const qxr_check *c, const qxr_node *node, uint32_t
         return claimed(c, node->in[0], start[0] + channel * start[3]);
     case QXR_RESHAPE:
         return reshape_range(c, node, channel);
-    case QXR_TRANSPOSE:
-        return transpose_range(c, node, channel);
     default:
         return channelwise_range(c, node, channel);
     }
@@ -228,6 +219,20 @@ static qxr_status check_concat_ranges(const qxr_check *c, const qxr_node *node)
     return QXR_OK;
 }
 
+/* Where another axis becomes the channels, each holds elements of all channels. */
+static qxr_status check_transpose_ranges(const qxr_check *c, const qxr_node *node)
+{
+    const qxr_claim out = qxr_claim_of(c->model, node->out);
+    const int keeps = (node->op->parameter & 3u) == 0;
+    qxr_range hull = claimed(c, node->in[0], 0);
+    for (uint32_t i = 1; !keeps && i < node->in[0]->extent[0]; i++)
+        hull = join(hull, claimed(c, node->in[0], i));
+    for (uint32_t i = 0; i < node->out->extent[0]; i++)
+        if (!qxr_within(&out, i, keeps ? claimed(c, node->in[0], i) : hull))
+            return QXR_ERROR_RANGE;
+    return QXR_OK;
+}
+
 qxr_status qxr_check_ranges(qxr_check *c, const qxr_node *node)
 {
     const qxr_claim out = qxr_claim_of(c->model, node->out);
@@ -240,6 +245,8 @@ qxr_status qxr_check_ranges(qxr_check *c, const qxr_node *node)
         return check_sum_ranges(c, node);
     case QXR_CONCAT:
         return check_concat_ranges(c, node);
+    case QXR_TRANSPOSE:
+        return check_transpose_ranges(c, node);
     default:
         break;
     }

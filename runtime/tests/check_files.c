@@ -1,0 +1,43 @@
+/* Opens packed files, valid or not, and prints the status of each and the tensor at fault (-1: the file as a whole).
+ *
+ *     qxr_check_files < STREAM
+ *
+ * STREAM: for each file its size (u32, little-endian) and its bytes. Every file lies in memory of exactly its size, so
+ * that a sanitizer sees the first byte read behind it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "qxr.h"
+
+/* Everything that can be asked of a model, refused or not. */
+static void ask(const qxr_model *model)
+{
+    const uint8_t *metadata;
+    size_t size;
+    qxr_tensor_info info;
+    for (uint32_t i = 0; i <= qxr_input_count(model); i++)
+        (void)qxr_input_info(model, i, &info);
+    for (uint32_t i = 0; i <= qxr_output_count(model); i++)
+        (void)qxr_output_info(model, i, &info);
+    for (uint32_t i = 0; i <= qxr_tensor_count(model); i++)
+        (void)qxr_tensor_info_at(model, i, &info);
+    (void)qxr_metadata(model, &metadata, &size);
+}
+
+int main(void)
+{
+    uint32_t size;
+    while (fread(&size, sizeof size, 1, stdin) == 1) {
+        uint8_t *bytes = malloc(size > 0 ? size : 1);
+        qxr_model model;
+        qxr_status status;
+        if (bytes == NULL || fread(bytes, 1, size, stdin) != size)
+            return 2;
+        status = qxr_open(bytes, size, &model);
+        ask(&model);
+        printf("%d %d\n", (int)status, (int)model.failed_at);
+        free(bytes);
+    }
+    return 0;
+}

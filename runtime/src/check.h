@@ -25,8 +25,9 @@ typedef struct qxr_node {
     uint32_t index;
 } qxr_node;
 
-/* Range claimed for a tensor, lo .. hi, and where its channels lie in it, in steps; low is null where nothing is claimed for them. */
+/* Range claimed for a tensor, lo .. hi, and for its channels: exact, or in steps from lo on, or (all pointers null) the same. */
 typedef struct qxr_claim {
+    const int32_t *exact_lo, *exact_hi;
     const uint8_t *low, *high;
     int64_t lo, hi, step;
 } qxr_claim;
@@ -83,7 +84,10 @@ qxr_status qxr_check_ranges(qxr_check *c, const qxr_node *node);
 static inline qxr_range qxr_claimed(const qxr_claim *claim, size_t channel)
 {
     qxr_range range = {claim->lo, claim->hi};
-    if (claim->low != NULL) {
+    if (claim->exact_lo != NULL) {
+        range.lo = claim->exact_lo[channel];
+        range.hi = claim->exact_hi[channel];
+    } else if (claim->low != NULL) {
         range.lo += claim->step * claim->low[channel];
         const int64_t end = claim->lo + claim->step * claim->high[channel];
         range.hi = end < range.hi ? end : range.hi;

@@ -28,7 +28,7 @@ typedef struct qxr_header {
 } qxr_header;
 
 enum { QXR_VIRTUAL = 0, QXR_U8 = 1, QXR_I16 = 2, QXR_I32 = 3 };
-enum { QXR_TENSOR_RANGES = 0x80 };
+enum { QXR_TENSOR_EXACT = 0x40, QXR_TENSOR_STEPS = 0x80 }; /* how the ranges of the channels are stated */
 
 typedef struct qxr_tensor {
     uint8_t storage_slot;  /* bits 0-3 storage, 4-5 slot */

@@ -6,19 +6,30 @@ accumulators stay in 32 bits and that no tensor takes more memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-
-import numpy as np
+from enum import IntEnum
 
 from qexport.backends.packed.format import Storage
-from qexport.backends.packed.ranges import Range, result_range
+from qexport.backends.packed.ranges import coarse, hull, result_range
 from qexport.errors import AccumulatorError
-from qexport.ir import Graph, Node
+from qexport.ir import Graph, Node, TensorType, integer
 from qexport.ir.types import INT32_MAX, INT32_MIN
 
 BYTE = (0, 255)
 """What a reader knows of an input."""
+
+
+class Detail(IntEnum):
+    """How finely a file states the range of a tensor."""
+
+    WHOLE = 0
+    STEPS = 1
+    EXACT = 2
+
+    def applied(self, found: TensorType) -> TensorType:
+        """The narrowest claim of this detail that holds a range."""
+        return (hull, coarse, lambda claim: claim)[self](found)
 
 
 @dataclass(frozen=True)
@@ -26,12 +37,12 @@ class Claims:
     """Claimed ranges of all tensors.
 
     Attributes:
-        ranges: tensor -> range, the same for all channels where the tensor is not in `per_channel`.
-        per_channel: tensors whose range is stated channel by channel.
+        ranges: tensor -> claim.
+        details: tensor -> how finely it is stated, for those with ranges per channel.
     """
 
-    ranges: dict[str, Range]
-    per_channel: frozenset[str]
+    ranges: dict[str, TensorType]
+    details: dict[str, Detail]
 
 
 def claim_ranges(graph: Graph, stored: frozenset[str]) -> Claims:
@@ -42,19 +53,22 @@ def claim_ranges(graph: Graph, stored: frozenset[str]) -> Claims:
         stored: tensors that lie in the arena; their claims need no wider storage than their ranges in the IR.
 
     Raises:
-        AccumulatorError: even with per-channel ranges everywhere an accumulator could overflow, as its inputs' ranges
-            are widened to contain zero.
+        AccumulatorError: even with exact ranges everywhere an accumulator could overflow, as its inputs' ranges are
+            widened to contain zero.
     """
-    per_channel: frozenset[str] = frozenset()
+    details: dict[str, Detail] = {}
     while True:
-        claims = _propagate(graph, per_channel, stored)
+        claims = _propagate(graph, details, stored)
         if isinstance(claims, Claims):
             break
-        per_channel |= _to_refine(graph, claims, per_channel)
-    for tensor in sorted(per_channel, key=lambda t: (-graph.types[t].channels, t)):
-        fewer = _propagate(graph, claims.per_channel - {tensor}, stored)
-        if isinstance(fewer, Claims):
-            claims = fewer
+        details |= _refine(graph, claims, details)
+    for tensor in sorted(details, key=lambda t: (-graph.types[t].channels, t)):
+        for detail in range(claims.details[tensor]):
+            fewer = {t: d for t, d in {**claims.details, tensor: Detail(detail)}.items() if d}
+            tried = _propagate(graph, fewer, stored)
+            if isinstance(tried, Claims):
+                claims = tried
+                break
     return claims
 
 
@@ -66,38 +80,38 @@ class _Refused:
     why: str
 
 
-def _propagate(graph: Graph, per_channel: frozenset[str], stored: frozenset[str]) -> Claims | _Refused:
-    """The claims that follow from each other, given where they are made per channel."""
-    ranges = {}
-    for name, tensor_type in graph.inputs.items():
-        ranges[name] = Range(*(np.full(tensor_type.channels, end, np.int64) for end in BYTE))
+def _propagate(graph: Graph, details: Mapping[str, Detail], stored: frozenset[str]) -> Claims | _Refused:
+    """The claims that follow from each other."""
+    ranges = {name: integer(tensor_type.shape, *BYTE) for name, tensor_type in graph.inputs.items()}
     for node in graph.nodes:
-        tensor_type = graph.types[node.name]
         try:
-            found = result_range(node.op, [ranges[t] for t in node.inputs], tensor_type.shape)
+            found = result_range(node.op, [ranges[t] for t in node.inputs])
         except AccumulatorError as error:
             return _Refused(node, f"{error.what}: {error.got}")
-        hull = int(found.lo.min()), int(found.hi.max())
-        if hull[0] < INT32_MIN or hull[1] > INT32_MAX:
-            return _Refused(node, f"values in {found}")
-        if node.name in stored and Storage.holding(*hull) > storage_of(graph, node.name):
-            return _Refused(node, f"values in {found} in the arena")
-        ranges[node.name] = found if node.name in per_channel else found.hull()
-    return Claims(ranges, per_channel)
+        lo, hi = int(found.lo.min()), int(found.hi.max())
+        if lo < INT32_MIN or hi > INT32_MAX:
+            return _Refused(node, f"values in [{lo}, {hi}]")
+        if node.name in stored and Storage.holding(lo, hi) > storage_of(graph, node.name):
+            return _Refused(node, f"values in [{lo}, {hi}] in the arena")
+        ranges[node.name] = details.get(node.name, Detail.WHOLE).applied(found)
+    return Claims(ranges, dict(details))
 
 
 def storage_of(graph: Graph, tensor: str) -> Storage:
     """The narrowest storage of a tensor's proven range; inputs are bytes."""
+    if tensor in graph.inputs:
+        return Storage.U8
     tensor_type = graph.types[tensor]
-    return Storage.U8 if tensor in graph.inputs else Storage.holding(int(tensor_type.lo.min()), int(tensor_type.hi.max()))
+    return Storage.holding(int(tensor_type.lo.min()), int(tensor_type.hi.max()))
 
 
-def _to_refine(graph: Graph, refused: _Refused, per_channel: frozenset[str]) -> frozenset[str]:
-    """The nearest tensors before the refused node that are not yet claimed per channel."""
-    for tensors in _upstream(graph, refused.node):
-        missing = tensors - per_channel - set(graph.inputs)
-        if missing:
-            return frozenset(missing)
+def _refine(graph: Graph, refused: _Refused, details: Mapping[str, Detail]) -> dict[str, Detail]:
+    """More detail for the nearest tensors before the refused node that are not stated in steps, or not exactly."""
+    for detail in (Detail.STEPS, Detail.EXACT):
+        for tensors in _upstream(graph, refused.node):
+            coarser = {t: detail for t in tensors - set(graph.inputs) if details.get(t, Detail.WHOLE) < detail}
+            if coarser:
+                return coarser
     raise AccumulatorError(
         "the packed format cannot prove this layer",
         where=refused.node.name,
@@ -110,7 +124,7 @@ def _to_refine(graph: Graph, refused: _Refused, per_channel: frozenset[str]) -> 
 def _upstream(graph: Graph, node: Node) -> Iterator[set[str]]:
     """The inputs of a node, then the inputs of their nodes, and so on."""
     makers = {n.name: n for n in graph.nodes}
-    tensors, seen = set(node.inputs), set()
+    tensors, seen = set(node.inputs), set[str]()
     while tensors:
         yield tensors
         seen |= tensors

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from qexport.backends.packed.format import (
     CONV_BASE3,
+    FACTORS,
     LEVEL_TABLE,
     MAX_ADDEND,
     MAX_CLASSES,
@@ -31,14 +32,16 @@ from qexport.ops import (
     Conv2d,
     Linear,
     MaxPool,
-    Op,
     Pad,
     Rescale,
     Slice,
     SumPool,
     Threshold,
+    Transpose,
     Weight,
 )
+
+NO_FEATURE = Feature(0)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Encoded:
 
     opcode: Opcode
     constants: bytes = b""
-    features: Feature = Feature(0)
+    features: Feature = NO_FEATURE
     fields: dict[str, Any] = field(default_factory=dict)
     listed: bool = False
 
@@ -102,7 +105,7 @@ def _linear(op: Linear, _node: Node) -> Encoded:
 
 def _layer(weight: Weight, rows: NDArray, fields: dict[str, Any]) -> Encoded:
     coding = choose_coding(weight)
-    features = (Feature.BASE3 if coding.base3 else Feature(0)) | (Feature.WIDE if coding.is_wide else Feature(0))
+    features = (Feature.BASE3 if coding.base3 else NO_FEATURE) | (Feature.WIDE if coding.is_wide else NO_FEATURE)
     fields |= {"parameter": coding.bits, "count": len(coding.codebook), "flags": CONV_BASE3 if coding.base3 else 0}
     constants = _pack(np.array(coding.codebook), "<i4") + encode_rows(rows, coding)
     return Encoded(Opcode.CONV2D, constants, features, fields)
@@ -132,7 +135,7 @@ def _threshold(op: Threshold, node: Node) -> Encoded:
     if flags & SIGNS:
         constants += np.packbits(sign < 0, bitorder="little").tobytes()
     fields = {"count": steps, "first": first, "second": second, "flags": flags}
-    return Encoded(Opcode.THRESHOLD, constants, Feature.LEVEL_TABLE if table else Feature(0), fields)
+    return Encoded(Opcode.THRESHOLD, constants, Feature.LEVEL_TABLE if table else NO_FEATURE, fields)
 
 
 def _rescale(op: Rescale, node: Node) -> Encoded:
@@ -158,10 +161,12 @@ def _max_pool(op: MaxPool, _node: Node) -> Encoded:
     return Encoded(Opcode.MAX_POOL, fields=_window(op, op.kernel))
 
 
-def _sum_pool(op: SumPool, node: Node) -> Encoded:
-    if op.factors is not None:
-        raise _missing(node, "sum_pool with a factor per position")
-    return Encoded(Opcode.SUM_POOL, fields=_window(op, op.kernel))
+def _sum_pool(op: SumPool, _node: Node) -> Encoded:
+    fields = _window(op, op.kernel)
+    if op.factors is None:
+        return Encoded(Opcode.SUM_POOL, fields=fields)
+    constants = b"".join(_pack(np.array(factors), "<i4") for factors in op.factors)
+    return Encoded(Opcode.SUM_POOL, constants, fields=fields | {"flags": FACTORS})
 
 
 def _pad(op: Pad, _node: Node) -> Encoded:
@@ -176,6 +181,11 @@ def _slice(op: Slice, _node: Node) -> Encoded:
 
 def _concat(op: Concat, node: Node) -> Encoded:
     return Encoded(Opcode.CONCAT, fields={"count": len(node.inputs), "first": op.axis}, listed=True)
+
+
+def _transpose(op: Transpose, _node: Node) -> Encoded:
+    axes = (*op.axes, *range(len(op.axes), 3))
+    return Encoded(Opcode.TRANSPOSE, fields={"parameter": sum(axis << 2 * i for i, axis in enumerate(axes))})
 
 
 def shared(*parameters: NDArray) -> tuple[NDArray, ...]:
@@ -199,6 +209,7 @@ _ENCODERS: dict[str, Callable[..., Encoded]] = {
     "clip": _clip,
     "concat": _concat,
     "conv2d": _conv2d,
+    "l2_norm": lambda op, node: Encoded(Opcode.L2_NORM),
     "linear": _linear,
     "max_pool": _max_pool,
     "pad": _pad,
@@ -207,10 +218,6 @@ _ENCODERS: dict[str, Callable[..., Encoded]] = {
     "slice": _slice,
     "sum_pool": _sum_pool,
     "threshold": _threshold,
+    "transpose": _transpose,
 }
 """Op kind -> function (op, node) that gives its record."""
-
-
-def is_known(op: Op) -> bool:
-    """Whether the packed format has this kind of op."""
-    return op.kind in _ENCODERS

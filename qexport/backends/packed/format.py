@@ -84,8 +84,11 @@ OPERATOR = np.dtype(
 """Section 4; padding is (top, bottom, left, right)."""
 
 CRC_OFFSET = 20
-TENSOR_RANGES = 0x80
-"""Bit of rank_flags: per-channel ranges follow in the constants."""
+TENSOR_EXACT, TENSOR_STEPS = 0x40, 0x80
+"""Bits of rank_flags: how the ranges of the channels are stated in the constants, where they are."""
+
+RANGE_STEPS = 255
+"""Steps into which a tensor's range is divided to state those of its channels."""
 
 
 class Storage(IntEnum):
@@ -124,6 +127,8 @@ class Opcode(IntEnum):
     SLICE = 10
     CONCAT = 11
     RESHAPE = 12
+    TRANSPOSE = 13
+    L2_NORM = 14
 
 
 ELEMENTWISE = frozenset({Opcode.BORDER_BIAS, Opcode.THRESHOLD, Opcode.RESCALE, Opcode.ADD, Opcode.CLIP})
@@ -135,6 +140,7 @@ WINDOWED = frozenset({Opcode.CONV2D, Opcode.MAX_POOL, Opcode.SUM_POOL})
 JOINS = 1
 CONV_BASE3 = 2
 PER_CHANNEL = 2
+FACTORS = 2
 SIGNS = 4
 LEVEL_TABLE = 8
 

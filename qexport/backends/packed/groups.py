@@ -77,28 +77,26 @@ def arrange(net: Network, order: Sequence[int], breaks: frozenset[int] = frozens
     for place, op in enumerate(order):
         position[op] = place
     group, slot = [0] * net.ops, [0] * net.ops
-    current, held = -1, [-1] * SLOTS  # held: which tensor each slot has
-    for op in order:
-        result = net.inputs + op
-        if not (current >= 0 and op not in breaks and _may_join(net, op, group, slot, held, current, last)):
-            current, held = current + 1, [-1] * SLOTS
-        group[op], last = current, op
+    held = [-1] * SLOTS  # which tensor each slot has
+    for before, op in zip((-1, *order), order, strict=False):
+        joins = before >= 0 and op not in breaks and _may_join(net, op, before, group, slot, held)
+        group[op] = 0 if before < 0 else group[before] + (not joins)
+        if not joins:
+            held = [-1] * SLOTS
         slot[op] = _choose_slot(net, held, position, position[op])
-        held[slot[op]] = result
+        held[slot[op]] = net.inputs + op
     stored = [t < net.inputs or t in net.outputs for t in range(len(net.names))]
     for t in range(net.inputs, len(net.names)):
         stored[t] |= any(group[reader] != group[t - net.inputs] for reader in net.readers[t])
     return Schedule(tuple(order), breaks, group, slot, position, stored)
 
 
-def _may_join(
-    net: Network, op: int, group: list[int], slot: list[int], held: list[int], current: int, last: int
-) -> bool:
-    if not net.elementwise[op] or net.shapes[net.inputs + op] != net.shapes[net.inputs + last]:
+def _may_join(net: Network, op: int, before: int, group: list[int], slot: list[int], held: list[int]) -> bool:
+    """Whether an operator may join the group of the one before it: what it reads is in its slot, or in the arena."""
+    if not net.elementwise[op] or net.shapes[net.inputs + op] != net.shapes[net.inputs + before]:
         return False
-    return all(
-        t < net.inputs or group[t - net.inputs] != current or held[slot[t - net.inputs]] == t for t in net.reads[op]
-    )
+    made_here = [t for t in net.reads[op] if t >= net.inputs and group[t - net.inputs] == group[before]]
+    return all(held[slot[t - net.inputs]] == t for t in made_here)
 
 
 def _choose_slot(net: Network, held: list[int], position: list[int], now: int) -> int:

@@ -1,72 +1,92 @@
-"""How a reader recomputes the range of every result from what a file claims for its inputs (docs/packed-format.md, section 7)."""
+"""Ranges as a file claims them and a reader proves them (docs/packed-format.md, sections 3 and 7).
+
+A claim is a TensorType: shape and range per channel.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qexport.backends.packed.format import RANGE_STEPS
 from qexport.errors import AccumulatorError
+from qexport.ir import TensorType, integer
 from qexport.ir.types import INT32_MAX, INT32_MIN
-from qexport.ops import Add, BorderBias, Clip, Concat, Conv2d, Linear, Op, Pad, Rescale, Reshape, Slice, SumPool
-from qexport.ops import Threshold as ThresholdOp
+from qexport.ops import Conv2d, Linear, Op, Rescale, SumPool, Threshold
 
 WIDEST = 2.0**62
-"""Sums of weights times inputs are computed in 64 bits; what could leave them is far beyond 32 anyway."""
+"""Sums are computed in 64 bits here; what could leave those is far beyond 32 anyway."""
 
 
-@dataclass(frozen=True, eq=False)
-class Range:
-    """Smallest and largest value per channel, int64 [C] each."""
-
-    lo: NDArray[np.int64]
-    hi: NDArray[np.int64]
-
-    def hull(self) -> Range:
-        """The same range for every channel."""
-        return Range(np.full_like(self.lo, self.lo.min()), np.full_like(self.hi, self.hi.max()))
-
-    def with_zero(self) -> Range:
-        return Range(np.minimum(self.lo, 0), np.maximum(self.hi, 0))
-
-    def map(self, function: Callable[[NDArray], NDArray]) -> Range:
-        return Range(function(self.lo), function(self.hi))
-
-    def contains(self, other: Range) -> bool:
-        return bool(np.all(self.lo <= other.lo) and np.all(other.hi <= self.hi))
-
-    def __str__(self) -> str:
-        return f"[{int(self.lo.min())}, {int(self.hi.max())}]"
+def hull(claim: TensorType) -> TensorType:
+    """The same range for every channel."""
+    return integer(claim.shape, int(claim.lo.min()), int(claim.hi.max()))
 
 
-def result_range(op: Op, inputs: Sequence[Range], extents: tuple[int, ...]) -> Range:
-    """Range of the result, of `extents`, from the ranges of the inputs; accumulators are proven on the way.
+def coarse(claim: TensorType) -> TensorType:
+    """The narrowest ranges per channel that a file can state and that hold these; the hull stays the same."""
+    low, high = range_steps(claim)
+    return stated(claim.shape, int(claim.lo.min()), int(claim.hi.max()), low, high)
+
+
+def range_steps(claim: TensorType) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(low, high): where the range of each channel lies in the hull, in steps of the file."""
+    lo, hi = int(claim.lo.min()), int(claim.hi.max())
+    step = max(1, _step(lo, hi))
+    return (claim.lo - lo) // step, -((lo - claim.hi) // step)
+
+
+def stated(shape: tuple[int, ...], lo: int, hi: int, low: NDArray, high: NDArray) -> TensorType:
+    """The claim that a record with `lo` and `hi` and its steps per channel stand for."""
+    step = _step(lo, hi)
+    return integer(shape, lo + step * low.astype(np.int64), np.minimum(lo + step * high.astype(np.int64), hi))
+
+
+def _step(lo: int, hi: int) -> int:
+    return -((lo - hi) // RANGE_STEPS)
+
+
+def contains(claim: TensorType, found: TensorType) -> bool:
+    return bool(np.all(claim.lo <= found.lo) and np.all(found.hi <= claim.hi))
+
+
+def result_range(op: Op, claims: Sequence[TensorType]) -> TensorType:
+    """Range of the result, recomputed from claims for the inputs; accumulators are proven on the way.
+
+    For all but the operators below this is the type rule of the IR.
 
     Raises:
-        AccumulatorError: a convolution could leave 32 bits, or 64.
+        AccumulatorError: a sum could leave 32 bits.
+        GraphError: shapes do not fit.
     """
     rule = _RULES.get(op.kind)
-    return inputs[0] if rule is None else rule(op, inputs, extents)
+    return op.infer(*claims) if rule is None else rule(op, claims[0])
 
 
-def _product(op: Conv2d | Linear, inputs: Sequence[Range], _extents: tuple[int, ...]) -> Range:
+def _product(op: Conv2d | Linear, x: TensorType) -> TensorType:
+    """A convolution's sums may be taken in any order and start at zero: inputs are widened to contain it."""
     padded = isinstance(op, Conv2d) and any(map(any, op.pads))
+    shape = op.output_shape(x) if isinstance(op, Conv2d) else op.weight.array.shape[:1]
     positive, negative = _tap_sums(op)
-    widened = inputs[0].with_zero()
-    if (positive - negative).sum(-1).max() * float(max(widened.hi.max(), -widened.lo.min())) > WIDEST:
+    if (positive - negative).sum(-1).max() * max(x.max_abs, 1.0) > WIDEST:
         raise AccumulatorError("a layer could overflow even 64 bits", got=str(op.weight))
 
-    def sums(x: Range) -> Range:
-        lo, hi = x.lo.reshape(len(positive), 1, -1), x.hi.reshape(len(positive), 1, -1)
+    def sums(lo: NDArray[np.int64], hi: NDArray[np.int64]) -> TensorType:
+        lo, hi = lo.reshape(len(positive), 1, -1), hi.reshape(len(positive), 1, -1)
         low, high = positive * lo + negative * hi, positive * hi + negative * lo
-        return Range(low.sum(-1).reshape(-1), high.sum(-1).reshape(-1))
+        return integer(shape, low.sum(-1).reshape(-1), high.sum(-1).reshape(-1))
 
-    accumulator = sums(widened)
-    _require_int32(accumulator)
-    return accumulator if padded else sums(inputs[0])
+    accumulator = sums(np.minimum(x.lo, 0), np.maximum(x.hi, 0))
+    if accumulator.lo.min() < INT32_MIN or accumulator.hi.max() > INT32_MAX:
+        raise AccumulatorError(
+            "a sum could leave its 32-bit accumulator",
+            got=f"values in [{accumulator.lo.min()}, {accumulator.hi.max()}]",
+            expected=f"within [{INT32_MIN}, {INT32_MAX}]",
+        )
+    return accumulator if padded else sums(x.lo, x.hi)
 
 
 _TAP_SUMS: WeakKeyDictionary[Op, tuple[NDArray[np.int64], NDArray[np.int64]]] = WeakKeyDictionary()
@@ -83,83 +103,30 @@ def _tap_sums(op: Conv2d | Linear) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return _TAP_SUMS[op]
 
 
-def _require_int32(x: Range) -> None:
-    if x.lo.min() < INT32_MIN or x.hi.max() > INT32_MAX:
-        raise AccumulatorError(
-            "a sum could leave its 32-bit accumulator", got=str(x), expected=f"within [{INT32_MIN}, {INT32_MAX}]"
-        )
+def _rescale(op: Rescale, x: TensorType) -> TensorType:
+    # The IR asks for sums below 2**62; here |x| <= 2**31, |multiplier| < 2**31, |addend| <= 2**62: 64 bits suffice.
+    ends = [np.clip((end * op.multiplier + op.addend) >> op.shift, op.lo, op.hi) for end in (x.lo, x.hi)]
+    return integer(x.shape, np.minimum(*ends), np.maximum(*ends))
 
 
-def _border_bias(op: BorderBias, inputs: Sequence[Range], _extents: tuple[int, ...]) -> Range:
-    return Range(inputs[0].lo + op.values.min(axis=(1, 2)), inputs[0].hi + op.values.max(axis=(1, 2)))
+def _sum_pool(op: SumPool, x: TensorType) -> TensorType:
+    factor = max(map(max, op.factors)) ** 2 if op.factors else 1
+    if float(op.area) * factor * x.max_abs > WIDEST:
+        raise AccumulatorError("a pooled sum could overflow even 64 bits", got=str(op))
+    return op.infer(x)
 
 
-def _threshold(op: ThresholdOp, inputs: Sequence[Range], _extents: tuple[int, ...]) -> Range:
-    sign = op.sign.astype(np.int64)
-    ends = [sign * inputs[0].lo, sign * inputs[0].hi]
-    low, high = ((end[:, None] >= op.thresholds).sum(1) for end in (np.minimum(*ends), np.maximum(*ends)))
-    levels = op.levels.astype(np.int64)
-    if np.all(np.diff(levels) >= 0):
-        return Range(levels[low], levels[high])
-    reach = [levels[a : b + 1] for a, b in zip(low, high, strict=True)]
-    return Range(np.array([r.min() for r in reach]), np.array([r.max() for r in reach]))
+def _threshold(op: Threshold, x: TensorType) -> TensorType:
+    if np.any(op.sign < 0) and x.lo.min() == INT32_MIN:
+        raise AccumulatorError("the negative of a value could leave 32 bits", got=str(x))
+    return op.infer(x)
 
 
-def _rescale(op: Rescale, inputs: Sequence[Range], _extents: tuple[int, ...]) -> Range:
-    # |x| <= 2^31, |multiplier| < 2^31 and |addend| <= 2^62: 64 bits suffice.
-    ends = [np.clip((x * op.multiplier + op.addend) >> op.shift, op.lo, op.hi) for x in (inputs[0].lo, inputs[0].hi)]
-    return Range(np.minimum(*ends), np.maximum(*ends))
-
-
-def _add(_op: Add, inputs: Sequence[Range], _extents: tuple[int, ...]) -> Range:
-    a, b = inputs
-    return Range(a.lo + b.lo, a.hi + b.hi)
-
-
-def _clip(op: Clip, inputs: Sequence[Range], _extents: tuple[int, ...]) -> Range:
-    return inputs[0].map(op.evaluate)
-
-
-def _sum_pool(op: SumPool, inputs: Sequence[Range], _extents: tuple[int, ...]) -> Range:
-    x = inputs[0].with_zero() if any(map(any, op.pads)) else inputs[0]
-    return x.map(lambda end: end * op.area)
-
-
-def _pad(op: Pad, inputs: Sequence[Range], _extents: tuple[int, ...]) -> Range:
-    x = inputs[0].with_zero() if any(map(any, op.pads[1:])) else inputs[0]
-    return x.map(op.map_channels)
-
-
-def _slice(op: Slice, inputs: Sequence[Range], _extents: tuple[int, ...]) -> Range:
-    return inputs[0].map(op.map_channels)
-
-
-def _concat(op: Concat, inputs: Sequence[Range], _extents: tuple[int, ...]) -> Range:
-    lows, highs = [x.lo for x in inputs], [x.hi for x in inputs]
-    if op.axis == 0:
-        return Range(np.concatenate(lows), np.concatenate(highs))
-    return Range(np.min(lows, axis=0), np.max(highs, axis=0))
-
-
-def _reshape(_op: Reshape, inputs: Sequence[Range], extents: tuple[int, ...]) -> Range:
-    before, after = len(inputs[0].lo), extents[0]
-    if after % before == 0:
-        return inputs[0].map(lambda end: np.repeat(end, after // before))
-    return inputs[0].hull().map(lambda end: np.full(after, end[0]))
-
-
-_RULES: dict[str, Callable[..., Range]] = {
-    "add": _add,
-    "border_bias": _border_bias,
-    "clip": _clip,
-    "concat": _concat,
+_RULES: dict[str, Callable[..., TensorType]] = {
     "conv2d": _product,
     "linear": _product,
-    "pad": _pad,
     "rescale": _rescale,
-    "reshape": _reshape,
-    "slice": _slice,
     "sum_pool": _sum_pool,
     "threshold": _threshold,
 }
-"""Op kind -> rule of section 7; max_pool keeps the range of its input."""
+"""Op kind -> rule (op, claim) that differs from the type rule of the IR."""

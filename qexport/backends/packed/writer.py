@@ -12,16 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexport.backends.packed import format as f
-from qexport.backends.packed.claims import BYTE, Claims, claim_ranges
+from qexport.backends.packed.claims import BYTE, Claims, Detail, claim_ranges
 from qexport.backends.packed.encode import Encoded, encode
 from qexport.backends.packed.groups import Network, Schedule, arrange
 from qexport.backends.packed.lifetimes import blocks_of
 from qexport.backends.packed.plan import Plan, plan_arena
+from qexport.backends.packed.ranges import range_steps
 from qexport.backends.packed.schedule import find_schedule
 from qexport.errors import GraphError
 from qexport.ir import Graph, verify
 
 FORMAT_KEY, TENSORS_KEY = "qexport.format", "qexport.tensors"
+
+RANGE_FLAGS = {Detail.WHOLE: 0, Detail.STEPS: f.TENSOR_STEPS, Detail.EXACT: f.TENSOR_EXACT}
 
 
 @dataclass(frozen=True)
@@ -152,17 +155,19 @@ def _tensor_record(layout: Layout, t: int, constants: Constants) -> NDArray[np.v
     net, schedule, name = layout.net, layout.schedule, layout.net.names[t]
     shape, claim = net.shapes[t], layout.claims.ranges[name]
     lo, hi = int(claim.lo.min()), int(claim.hi.max())
-    per_channel = name in layout.claims.per_channel
+    detail = layout.claims.details.get(name, Detail.WHOLE)
     storage = f.Storage.holding(lo, hi) if schedule.stored[t] else f.Storage.VIRTUAL
     slot = 0 if t < net.inputs else schedule.slot[t - net.inputs]
     record = np.zeros((), f.TENSOR)
     record["storage_slot"] = storage | slot << 4
-    record["rank_flags"] = len(shape) | (f.TENSOR_RANGES if per_channel else 0)
+    record["rank_flags"] = len(shape) | RANGE_FLAGS[detail]
     record["last_use"] = net.ops if t in net.outputs else max(net.readers[t], default=max(0, t - net.inputs))
     record["extent"] = (*shape, 1, 1)[:3]
     record["lo"], record["hi"] = lo, hi
     record["arena_offset"] = layout.plan.offsets.get(t, f.NONE32)
-    if per_channel:
+    if detail == Detail.STEPS:
+        record["range_offset"] = constants.append(np.stack(range_steps(claim)).astype("u1").tobytes())
+    elif detail == Detail.EXACT:
         record["range_offset"] = constants.append(np.stack([claim.lo, claim.hi]).astype("<i4").tobytes())
     return record
 

@@ -1,0 +1,237 @@
+/* Weights in the order of the x86 convolutions, and the tiles made of their products. */
+#include "x86/rows.h"
+
+#include <string.h>
+
+enum { RUN = 256 }; /* weights that are unpacked at once */
+
+typedef struct layout {
+    uint32_t outer, inner, length; /* segments, and elements of one */
+    uint32_t steps, blocks;        /* steps of a segment, blocks of a group */
+    uint32_t planes;
+    size_t plane_bytes;            /* of one block */
+    size_t sums;                   /* offset of i32 sums[group][block][16]: base times the sum of the weights */
+    size_t bytes;
+} layout;
+
+uint32_t qxr_weight_planes(const qxr_conv *conv, const qxr_row_kernel *kernel)
+{
+    const uint32_t bits = 8u * kernel->bytes;
+    uint32_t planes = 1;
+    /* p signed planes reach 2^(bits - 1) - 1 of each, joined: at least 2^(p bits - 2). The most negative number of one
+     * plane is one that two's complement codes of exactly that width have. */
+    if (conv->weight_peak <= (1u << (bits - 1u)) - (conv->op->count ? 1u : 0u))
+        return 1;
+    while (planes * bits - 2u < 31u && conv->weight_peak > 1u << (planes * bits - 2u))
+        planes++;
+    return planes;
+}
+
+static layout plan(const qxr_conv *conv, const qxr_row_kernel *kernel)
+{
+    const qxr_op *op = conv->op;
+    const int joined = op->groups == 1u && op->dilation[1] == 1u;
+    layout l;
+    l.outer = op->window[0];
+    l.inner = joined ? 1u : op->window[1];
+    l.length = joined ? conv->group_in * op->window[1] : conv->group_in;
+    l.steps = (l.length - 1u) / kernel->unit + 1u;
+    l.blocks = (conv->group_out - 1u) / QXR_BLOCK + 1u;
+    l.planes = qxr_weight_planes(conv, kernel);
+    l.plane_bytes = (size_t)l.outer * l.inner * l.steps * kernel->unit * QXR_BLOCK * kernel->bytes;
+    l.sums = QXR_PACK_HEAD + l.plane_bytes * l.planes * l.blocks * op->groups;
+    l.bytes = l.sums + (size_t)l.blocks * op->groups * QXR_BLOCK * sizeof(int32_t);
+    return l;
+}
+
+size_t qxr_rows_packed_size(const qxr_conv *conv, const qxr_row_kernel *kernel) { return plan(conv, kernel).bytes; }
+
+int qxr_rows_suit(const qxr_conv *conv, const qxr_row_kernel *kernel)
+{
+    return qxr_rows_scratch(conv, kernel) <= QXR_ROWS_LIMIT && plan(conv, kernel).bytes < QXR_NONE32;
+}
+
+/* One weight into all planes of its place. */
+static void put(const qxr_row_kernel *kernel, const layout *l, uint8_t *at, int32_t weight)
+{
+    for (uint32_t p = 0; p < l->planes; p++, at += l->plane_bytes) {
+        const int32_t low = kernel->bytes == 1u ? (int8_t)weight : (int16_t)weight;
+        const int16_t wide = (int16_t)low;
+        if (kernel->bytes == 1u)
+            *at = (uint8_t)low;
+        else
+            memcpy(at, &wide, sizeof wide);
+        weight = (int32_t)(((int64_t)weight - low) >> (8u * kernel->bytes));
+    }
+}
+
+/* All weights of channel `o` into lane `lane` of a block; returns their sum, and raises the peak. */
+static int32_t pack_channel(const qxr_conv *conv, const qxr_row_kernel *kernel, const layout *l, uint32_t o,
+                            uint32_t lane, uint8_t *block, uint32_t *peak)
+{
+    const size_t step_bytes = (size_t)kernel->unit * QXR_BLOCK * kernel->bytes;
+    int32_t values[RUN], sum = 0;
+    for (uint32_t k = 0; k < conv->row; k += RUN) {
+        const uint32_t count = qxr_min(RUN, conv->row - k);
+        qxr_weight_values(&conv->weights, o, k, count, values);
+        for (uint32_t i = 0; i < count; i++) {
+            const uint32_t segment = (k + i) / l->length, j = (k + i) % l->length;
+            const size_t step = (size_t)segment * l->steps + j / kernel->unit;
+            const size_t place = (size_t)lane * kernel->unit + j % kernel->unit;
+            const uint32_t size = values[i] < 0 ? 0u - (uint32_t)values[i] : (uint32_t)values[i];
+            put(kernel, l, block + step * step_bytes + place * kernel->bytes, values[i]);
+            sum = qxr_wrap_add(sum, values[i]);
+            *peak = qxr_max(*peak, size);
+        }
+    }
+    return sum;
+}
+
+void qxr_rows_pack(const qxr_conv *conv, const qxr_row_kernel *kernel, uint8_t *packed)
+{
+    const layout l = plan(conv, kernel);
+    qxr_pack_head *head = (qxr_pack_head *)(void *)packed;
+    int32_t *sums = (int32_t *)(void *)(packed + l.sums);
+    uint32_t peak = 1;
+    memset(packed, 0, l.bytes);
+    for (uint32_t o = 0; o < conv->out->extent[0]; o++) {
+        const uint32_t group = o / conv->group_out, lane = o % conv->group_out;
+        const size_t block = (size_t)group * l.blocks + lane / QXR_BLOCK;
+        uint8_t *to = packed + QXR_PACK_HEAD + block * l.planes * l.plane_bytes;
+        const int32_t sum = pack_channel(conv, kernel, &l, o, lane % QXR_BLOCK, to, &peak);
+        /* Bytes are value - base; 16-bit inputs are values. */
+        if (kernel->bytes == 1u)
+            sums[block * QXR_BLOCK + lane % QXR_BLOCK] = qxr_wrap_mul(sum, conv->base);
+    }
+    head->planes = l.planes;
+    head->widen_after = 32767u / (2u * qxr_max(conv->input_peak, 1u) * qxr_min(peak, 128u));
+}
+
+/* Where the products of one block go, and what they begin with. */
+typedef struct target {
+    uint32_t lane, lanes; /* of the block that the tile holds */
+    int32_t *y;           /* of the first pixel, first of these lanes */
+    size_t stride;
+} target;
+
+/* One product of up to QXR_ROWS pixels. A tile that ends within the rows or the block goes through a copy. */
+static void multiply(const qxr_row_kernel *kernel, qxr_product *p, const target *to, uint32_t first, uint32_t count)
+{
+    int32_t copy[QXR_ROWS * QXR_BLOCK];
+    int32_t *y = to->y + first * to->stride;
+    if (count == QXR_ROWS && to->lanes == QXR_BLOCK) {
+        p->out = y;
+        p->out_stride = to->stride;
+        if (p->init_stride) {
+            p->init = y;
+            p->init_stride = to->stride;
+        }
+        kernel->product(p);
+        return;
+    }
+    p->out = copy;
+    p->out_stride = QXR_BLOCK;
+    if (p->init_stride) {
+        for (uint32_t r = 0; r < count; r++)
+            memcpy(copy + r * QXR_BLOCK + to->lane, y + r * to->stride, to->lanes * sizeof *y);
+        for (uint32_t r = count; r < QXR_ROWS; r++)
+            memset(copy + r * QXR_BLOCK, 0, QXR_BLOCK * sizeof *y);
+        p->init = copy;
+        p->init_stride = QXR_BLOCK;
+    }
+    kernel->product(p);
+    for (uint32_t r = 0; r < count; r++)
+        memcpy(y + r * to->stride, copy + r * QXR_BLOCK + to->lane, to->lanes * sizeof *y);
+}
+
+/* The products of one block and plane pair with some pixels. */
+static void multiply_pixels(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_window_rows *rows,
+                            size_t offset, uint32_t pixel, uint32_t pixels, const qxr_product *proto, const target *to)
+{
+    for (uint32_t q = 0; q < pixels; q += QXR_ROWS) {
+        const uint32_t count = qxr_min(QXR_ROWS, pixels - q);
+        qxr_product p = *proto;
+        for (uint32_t r = 0; r < QXR_ROWS; r++)
+            p.row[r] = r < count ? qxr_window_at(conv, rows, pixel + q + r) + offset : p.row[0];
+        multiply(kernel, &p, to, q, count);
+    }
+}
+
+/* y = (y << bits) + sums: the step from one plane to the next lower one. */
+static void shift_up(const target *to, uint32_t pixels, uint32_t bits, const int32_t *sums)
+{
+    for (uint32_t p = 0; p < pixels; p++)
+        for (uint32_t c = 0; c < to->lanes; c++) {
+            int32_t *y = to->y + p * to->stride + c;
+            *y = (int32_t)(((uint32_t)*y << bits) + (uint32_t)sums[c]);
+        }
+}
+
+/* One block of channels for some pixels: planes from the highest down. With two planes of inputs (a = low + 2^16 high)
+ * the pairs (low, high weight) and (high, low weight) come first; (high, high) would lie above 32 bits. */
+static void multiply_planes(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_window_rows *rows,
+                            const layout *l, size_t offset, uint32_t pixel, uint32_t pixels, const uint8_t *weights,
+                            const int32_t *sums, qxr_product *proto, const target *to, uint32_t input_planes)
+{
+    static const int32_t zeros[QXR_BLOCK] = {0};
+    const uint32_t bits = 8u * kernel->bytes;
+    proto->init = l->planes == 1u && input_planes == 1u ? sums : zeros;
+    proto->init_stride = 0;
+    for (uint32_t plane = l->planes; plane-- > 0u;) {
+        if (plane == 0u && input_planes == 2u) {
+            proto->weights = weights;
+            multiply_pixels(conv, kernel, rows, offset + rows->plane, pixel, pixels, proto, to);
+            proto->init_stride = 1;
+        }
+        if (proto->init_stride)
+            shift_up(to, pixels, bits, plane == 0u ? sums + to->lane : zeros);
+        proto->weights = weights + plane * l->plane_bytes;
+        multiply_pixels(conv, kernel, rows, offset, pixel, pixels, proto, to);
+        proto->init_stride = 1;
+    }
+}
+
+/* The part of one group's channels that the tile holds, block by block, for pixels whose rows are at hand. */
+static void multiply_group(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_window_rows *rows,
+                           const uint8_t *packed, const qxr_tile *tile, uint32_t group, int32_t *y)
+{
+    const layout l = plan(conv, kernel);
+    const qxr_pack_head *head = (const qxr_pack_head *)(const void *)packed;
+    const int32_t *sums = (const int32_t *)(const void *)(packed + l.sums) + (size_t)group * l.blocks * QXR_BLOCK;
+    const uint32_t start = group * conv->group_out, end = start + conv->group_out;
+    const uint32_t first = qxr_max(tile->channel, start) - start;
+    const uint32_t last = qxr_min(tile->channel + tile->channels, end) - start; /* behind the last */
+    const size_t offset = (size_t)group * conv->group_in * kernel->bytes;
+    const uint32_t input_planes = qxr_input_planes(conv, kernel);
+    qxr_product proto = {0};
+    proto.outer_step = rows->pitch * conv->op->dilation[0];
+    proto.inner_step = rows->pixel * conv->op->dilation[1];
+    proto.outer = l.outer;
+    proto.inner = l.inner;
+    proto.steps = l.steps;
+    proto.widen_after = head->widen_after;
+    for (uint32_t b = first / QXR_BLOCK; b * QXR_BLOCK < last; b++) {
+        const size_t block = (size_t)group * l.blocks + b;
+        const uint32_t low = qxr_max(first, b * QXR_BLOCK), high = qxr_min(last, (b + 1u) * QXR_BLOCK);
+        const target to = {low % QXR_BLOCK, high - low, y + (start + low - tile->channel), tile->channels};
+        multiply_planes(conv, kernel, rows, &l, offset, tile->pixel, tile->pixels,
+                        packed + QXR_PACK_HEAD + block * l.planes * l.plane_bytes, sums + (size_t)b * QXR_BLOCK, &proto, &to,
+                        input_planes);
+    }
+}
+
+void qxr_rows_tile(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_conv_buffers *buffers,
+                   const qxr_tile *tile, int32_t *y)
+{
+    const uint32_t first_group = tile->channel / conv->group_out;
+    const uint32_t last_group = (tile->channel + tile->channels - 1u) / conv->group_out;
+    for (uint32_t done = 0; done < tile->pixels;) {
+        qxr_tile part = *tile;
+        part.pixel = tile->pixel + done;
+        part.pixels = qxr_chunk_pixels(conv, kernel, part.pixel, tile->pixels - done);
+        const qxr_window_rows rows = qxr_gather_rows(conv, kernel, buffers, part.pixel, part.pixels);
+        for (uint32_t g = first_group; g <= last_group; g++)
+            multiply_group(conv, kernel, &rows, buffers->packed, &part, g, y + (size_t)done * tile->channels);
+        done += part.pixels;
+    }
+}

@@ -1,0 +1,134 @@
+/* Input rows for the x86 convolutions: read in place, or copied with their padding and in the width the kernel takes. */
+#include "x86/rows.h"
+
+#include <string.h>
+
+enum {
+    COPY_BYTES = 48 << 10, /* input rows that are copied at a time: they stay in the nearer caches */
+    SLACK = 64             /* behind the copy: the last segment is read in whole steps, and in whole vectors */
+};
+
+uint32_t qxr_input_planes(const qxr_conv *conv, const qxr_row_kernel *kernel)
+{
+    return kernel->bytes == 2u && conv->input_peak > 32767u && qxr_storage(conv->in) == QXR_I32 ? 2u : 1u;
+}
+
+static int reads_arena(const qxr_conv *conv, const qxr_row_kernel *kernel)
+{
+    const qxr_op *op = conv->op;
+    const int padded = (op->padding[0] | op->padding[1] | op->padding[2] | op->padding[3]) != 0;
+    const int joined = op->groups == 1u && op->dilation[1] == 1u;
+    const uint32_t segment = joined ? conv->group_in * op->window[1] : conv->group_in;
+    return !padded && qxr_element_bytes(conv->in) == kernel->bytes && segment % kernel->unit == 0u;
+}
+
+static size_t padded_width(const qxr_conv *conv)
+{
+    return (size_t)conv->in->extent[2] + conv->op->padding[2] + conv->op->padding[3];
+}
+
+static size_t input_rows(const qxr_conv *conv, size_t out_rows)
+{
+    return (out_rows - 1u) * conv->op->stride[0] + (size_t)(conv->op->window[0] - 1u) * conv->op->dilation[0] + 1u;
+}
+
+/* Output rows whose input rows are copied at a time. */
+static uint32_t chunk_rows(const qxr_conv *conv, const qxr_row_kernel *kernel)
+{
+    const size_t pitch = padded_width(conv) * conv->in->extent[0] * kernel->bytes * qxr_input_planes(conv, kernel);
+    const size_t room = COPY_BYTES / pitch, first = input_rows(conv, 1);
+    const size_t rows = room > first ? (room - first) / conv->op->stride[0] + 1u : 1u;
+    return rows < conv->out->extent[1] ? (uint32_t)rows : conv->out->extent[1];
+}
+
+size_t qxr_rows_scratch(const qxr_conv *conv, const qxr_row_kernel *kernel)
+{
+    if (reads_arena(conv, kernel))
+        return 0;
+    return input_rows(conv, chunk_rows(conv, kernel)) * padded_width(conv) * conv->in->extent[0] * kernel->bytes *
+               qxr_input_planes(conv, kernel) + SLACK;
+}
+
+uint32_t qxr_chunk_pixels(const qxr_conv *conv, const qxr_row_kernel *kernel, uint32_t pixel, uint32_t pixels)
+{
+    const uint32_t width = conv->out->extent[2];
+    uint32_t end;
+    if (reads_arena(conv, kernel))
+        return pixels;
+    end = (pixel / width + chunk_rows(conv, kernel)) * width;
+    return qxr_min(pixels, end - pixel);
+}
+
+/* Elements of the arena in 16 bits: plane 0 holds the low half, plane 1 what that leaves, both signed. */
+static void widen(const qxr_conv *conv, const uint8_t *from, size_t count, int16_t *low, int16_t *high)
+{
+    const int32_t base = conv->base;
+    switch (qxr_storage(conv->in)) {
+    case QXR_U8:
+        for (size_t i = 0; i < count; i++)
+            low[i] = (int16_t)(from[i] + base);
+        break;
+    case QXR_I16:
+        memcpy(low, from, count * sizeof *low);
+        break;
+    default:
+        for (size_t i = 0; i < count; i++) {
+            const int32_t value = ((const int32_t *)(const void *)from)[i];
+            low[i] = (int16_t)value;
+            if (high)
+                high[i] = (int16_t)(((int64_t)value - (int16_t)value) >> 16);
+        }
+        break;
+    }
+}
+
+static void fill_padding(const qxr_conv *conv, const qxr_row_kernel *kernel, uint8_t *to, size_t elements)
+{
+    /* Real zero: the byte -base, or the number 0. */
+    memset(to, kernel->bytes == 1u ? -conv->base : 0, elements * kernel->bytes);
+}
+
+/* One input row with its padding, every plane. */
+static void copy_row(const qxr_conv *conv, const qxr_row_kernel *kernel, const uint8_t *input, uint32_t row,
+                     uint8_t *to, size_t plane)
+{
+    const size_t channels = conv->in->extent[0], count = conv->in->extent[2] * channels;
+    const size_t left = conv->op->padding[2] * channels, right = conv->op->padding[3] * channels;
+    const uint32_t planes = qxr_input_planes(conv, kernel);
+    const uint8_t *from = input + (size_t)row * count * qxr_element_bytes(conv->in);
+    uint8_t *middle = to + left * kernel->bytes;
+    const int inside = row < conv->in->extent[1];
+    for (uint32_t p = 0; p < planes; p++) {
+        fill_padding(conv, kernel, to + p * plane, inside ? left : left + count + right);
+        if (inside)
+            fill_padding(conv, kernel, middle + p * plane + count * kernel->bytes, right);
+    }
+    if (!inside)
+        return;
+    if (kernel->bytes == 1u)
+        memcpy(middle, from, count);
+    else
+        widen(conv, from, count, (int16_t *)(void *)middle, planes == 2u ? (int16_t *)(void *)(middle + plane) : NULL);
+}
+
+qxr_window_rows qxr_gather_rows(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_conv_buffers *buffers,
+                                uint32_t pixel, uint32_t pixels)
+{
+    const uint32_t width = conv->out->extent[2], stride = conv->op->stride[0];
+    const uint32_t first = pixel / width, count = (pixel + pixels - 1u) / width - first + 1u;
+    qxr_window_rows rows = {0};
+    rows.pixel = (size_t)conv->in->extent[0] * kernel->bytes;
+    rows.first_out_row = first;
+    if (reads_arena(conv, kernel)) {
+        rows.pitch = rows.pixel * conv->in->extent[2];
+        rows.data = buffers->input + (size_t)first * stride * rows.pitch;
+        return rows;
+    }
+    rows.pitch = rows.pixel * padded_width(conv);
+    rows.plane = input_rows(conv, count) * rows.pitch;
+    rows.data = buffers->scratch;
+    for (uint32_t i = 0; i < input_rows(conv, count); i++)
+        copy_row(conv, kernel, buffers->input, first * stride + i - conv->op->padding[0],
+                 buffers->scratch + i * rows.pitch, rows.plane);
+    return rows;
+}

@@ -1,0 +1,89 @@
+/* Convolution as products of input rows and packed weights; what the x86 kernels share.
+ *
+ * The inputs under a window are `outer` x `inner` segments of neighbouring elements: one a window row where its taps are
+ * neighbours (no dilation, one group), else one a tap. Segments are read from the arena itself where nothing has to be
+ * padded or converted, else from a copy of the input rows with their padding. Weights are packed as
+ * [group][block of channels][plane][segment][step][channel of the block][unit], zeros behind each segment, so that a
+ * step multiplies `unit` inputs by the same for all channels of a block. Weights too wide for one number are split into
+ * signed planes, w = sum of plane[p] << (p bits), inputs likewise; the partial sums are joined in wrapping arithmetic. */
+#ifndef QXR_ROWS_H
+#define QXR_ROWS_H
+
+#include "kernels.h"
+
+enum {
+    QXR_ROWS = 4,     /* pixels of one product */
+    QXR_BLOCK = 16,   /* channels of one product */
+    QXR_PACK_HEAD = 64
+};
+
+/* What `pack` finds out, at the head of the packed weights. */
+typedef struct qxr_pack_head {
+    uint32_t widen_after; /* steps whose sum of products is proven to fit 16 bits */
+    uint32_t planes;
+} qxr_pack_head;
+
+/* out[r][c] = init[r][c] + sum over segments and steps of inputs of row r times weights of channel c. */
+typedef struct qxr_product {
+    const uint8_t *row[QXR_ROWS];  /* first element under the window of each pixel */
+    const uint8_t *weights;
+    size_t outer_step, inner_step; /* bytes from segment to segment */
+    uint32_t outer, inner, steps;  /* steps of one segment */
+    uint32_t widen_after;
+    const int32_t *init;           /* [r init_stride + c] */
+    size_t init_stride;            /* 0: all rows begin with the same */
+    int32_t *out;                  /* [r out_stride + c] */
+    size_t out_stride;
+} qxr_product;
+
+typedef struct qxr_row_kernel {
+    uint32_t unit;       /* inputs of a step */
+    uint32_t bytes;      /* of an input and of a weight: 1 (u8 x s8) or 2 (i16 x i16) */
+    void (*product)(const qxr_product *product);
+} qxr_row_kernel;
+
+/* Planes of weights, of `bytes` each, that hold every weight up to the peak. */
+uint32_t qxr_weight_planes(const qxr_conv *conv, const qxr_row_kernel *kernel);
+
+/* Planes of 16 bits of the inputs; bytes need one. */
+uint32_t qxr_input_planes(const qxr_conv *conv, const qxr_row_kernel *kernel);
+
+/* Where the input rows under some output pixels lie. */
+typedef struct qxr_window_rows {
+    const uint8_t *data;      /* of plane 0, input row `first_row`, column -left padding */
+    size_t pitch, pixel;      /* bytes of an input row, of a pixel */
+    size_t plane;             /* bytes from plane to plane */
+    uint32_t first_out_row;
+} qxr_window_rows;
+
+/* Reads the arena directly or copies into `scratch`; `pixels` at least 1, all within qxr_chunk_pixels. */
+qxr_window_rows qxr_gather_rows(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_conv_buffers *buffers,
+                                uint32_t pixel, uint32_t pixels);
+/* Pixels from `pixel` on, at most `pixels`, whose input rows fit the scratch. */
+uint32_t qxr_chunk_pixels(const qxr_conv *conv, const qxr_row_kernel *kernel, uint32_t pixel, uint32_t pixels);
+/* Bytes of scratch for the copy; 0 where the arena is read directly. More than QXR_ROWS_LIMIT: do not use. */
+size_t qxr_rows_scratch(const qxr_conv *conv, const qxr_row_kernel *kernel);
+#define QXR_ROWS_LIMIT ((size_t)1 << 26)
+
+/* First byte under the window of an output pixel. */
+static inline const uint8_t *qxr_window_at(const qxr_conv *conv, const qxr_window_rows *rows, uint32_t pixel)
+{
+    const uint32_t width = conv->out->extent[2], y = pixel / width - rows->first_out_row, x = pixel % width;
+    return rows->data + (size_t)y * conv->op->stride[0] * rows->pitch + (size_t)x * conv->op->stride[1] * rows->pixel;
+}
+
+int qxr_rows_suit(const qxr_conv *conv, const qxr_row_kernel *kernel);
+size_t qxr_rows_packed_size(const qxr_conv *conv, const qxr_row_kernel *kernel);
+void qxr_rows_pack(const qxr_conv *conv, const qxr_row_kernel *kernel, uint8_t *packed);
+void qxr_rows_tile(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_conv_buffers *buffers,
+                   const qxr_tile *tile, int32_t *y);
+
+/* AVX2 kernels that other instruction sets of x86 use as they are. */
+extern const qxr_conv_kernel qxr_avx2_i16, qxr_avx2_depthwise;
+
+/* cpu.c: what this processor and its system allow. */
+int qxr_cpu_has_avx2(void);
+int qxr_cpu_has_avx512vnni(void);
+int qxr_cpu_has_amx(void);
+
+#endif

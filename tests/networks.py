@@ -143,6 +143,9 @@ class Case:
         ties: values on a threshold occur, by choice of dyadic parameters (implies exact).
         calibrate: give every float activation of a layer an 8-bit quantizer.
         float_layers: how many convolutions and linear layers training left float.
+        needs: attributes and ops of the IR that only some networks have: "dilation" (maximum pooling), "factors" (means
+            whose windows count different numbers of pixels), "transpose", "reshape" (across channels), "concat axis",
+            "l2_norm". A backend without one of them leaves these rows out.
     """
 
     build: Callable[[np.random.Generator], nn.Module]
@@ -154,6 +157,7 @@ class Case:
     edge_bits: int | None = 16
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    needs: tuple[str, ...] = ()
 
 
 CASES: dict[str, Case] = {}
@@ -383,6 +387,177 @@ for _kind, _pool in (("max", nn.MaxPool2d(2)), ("max-padded", nn.MaxPool2d(3, 2,
             conv(rng, 6, 4, padding=1),
             unsigned(2),
         )
+
+
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "max-dilated": lambda x: F.max_pool2d(x, 3, 1, 1, dilation=2),
+    "max-ceil": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+    "max-ceil-padded-dilated": lambda x: F.max_pool2d(x, (2, 3), (3, 2), (1, 1), (1, 2), ceil_mode=True),
+    "max-adaptive": lambda x: F.adaptive_max_pool2d(x, 2),
+    "avg-ceil": lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
+    "avg-ceil-padded": lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
+    "avg-inside": lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    "avg-inside-ceil": lambda x: F.avg_pool2d(x, (5, 3), (3, 2), (2, 1), ceil_mode=True, count_include_pad=False),
+    "avg-adaptive": lambda x: F.adaptive_avg_pool2d(x, (2, 4)),
+}
+
+WITH_FACTORS = ("avg-ceil", "avg-ceil-padded", "avg-inside", "avg-inside-ceil")
+
+for _kind, _function in POOLS.items():
+    _needs = ("dilation",) * ("dilated" in _kind) + ("factors",) * (_kind in WITH_FACTORS)
+
+    @case(f"pool-{_kind}-before", exact=_kind != "avg-ceil-padded", needs=_needs)
+    def _(rng: np.random.Generator, function: Callable[[Tensor], Tensor] = _function) -> nn.Module:
+        """Behind a batch norm: the bias must not be averaged with padding that counts."""
+        return Lambda(
+            lambda m, x: m.last(m.q(function(m.bn(m.c(m.s(x)))))), s=stem(rng), c=conv(rng, 6, 6, padding=1),
+            bn=batch_norm(rng, 6), q=unsigned(2), last=conv(rng, 6, 4, padding=1),
+        )  # fmt: skip
+
+    @case(f"pool-{_kind}-after", exact=True, needs=_needs)
+    def _(rng: np.random.Generator, function: Callable[[Tensor], Tensor] = _function) -> nn.Module:
+        return Lambda(
+            lambda m, x: m.q2(m.last(function(m.q(m.bn(m.c(m.s(x))))))), s=stem(rng), c=conv(rng, 6, 6, padding=1),
+            bn=batch_norm(rng, 6), q=quantizer(TERNARY, 0.5), last=conv(rng, 6, 4, padding=1), q2=unsigned(2),
+        )  # fmt: skip
+
+
+@case("pool-avg-inside-float", float_layers=1, needs=("factors",))
+def _(rng: np.random.Generator) -> nn.Module:
+    """A float layer reads the mean's integers in units of scale / L."""
+    return Lambda(
+        lambda m, x: m.f(F.avg_pool2d(m.s(x), 3, 2, 1, count_include_pad=False)), s=stem(rng), f=float_conv(rng, 6, 4)
+    )
+
+
+def l2_norm(rng: np.random.Generator, act: nn.Module, norm: Callable[[Tensor], Tensor], tail: nn.Module) -> nn.Module:
+    """SSD's layer between a quantizer and a head: vectors of unit length times a gain per channel."""
+    gain = torch.tensor(rng.uniform(0.5, 3, (1, 6, 1, 1)), dtype=torch.float32)
+    gain[0, 1] *= -1
+    return Lambda(
+        lambda m, x: m.tail(norm(m.q(m.bn(m.c(m.s(x))))) * gain), s=stem(rng), c=conv(rng, 6, 6),
+        bn=batch_norm(rng, 6), q=act, tail=tail,
+    )  # fmt: skip
+
+
+def _added_eps(x: Tensor) -> Tensor:
+    return x / (x.pow(2).sum(dim=1, keepdim=True).sqrt() + 1e-10)
+
+
+case("l2-norm-codes", needs=("l2_norm",))(
+    lambda rng: l2_norm(rng, unsigned(3), F.normalize, nn.Sequential(unsigned(2, 0.4), conv(rng, 6, 4)))
+)
+case("l2-norm-signed-added", needs=("l2_norm",))(
+    lambda rng: l2_norm(rng, quantizer(TERNARY, 0.5), _added_eps, nn.Sequential(unsigned(4, 0.1), conv(rng, 6, 4)))
+)
+case("l2-norm-into-float-layer", float_layers=1, needs=("l2_norm",))(
+    lambda rng: l2_norm(rng, unsigned(8, 1 / 64), F.normalize, float_conv(rng, 6, 4, padding=1))
+)
+case("l2-norm-output", needs=("l2_norm",))(lambda rng: l2_norm(rng, unsigned(2), F.normalize, nn.Identity()))
+case("l2-norm-of-float-activations", float_layers=1, needs=("l2_norm",))(
+    lambda rng: l2_norm(rng, nn.ReLU(), F.normalize, float_conv(rng, 6, 4, padding=1))
+)
+
+
+def _head(x: Tensor, values: int) -> Tensor:
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, values)
+
+
+@case("detector-heads", float_layers=4, needs=("transpose",))
+def _(rng: np.random.Generator) -> nn.Module:
+    """Two feature maps with float heads of per-channel scales, joined along the anchors; boxes and classes."""
+
+    def forward(m: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        a = m.q(m.c(m.s(x)))  # type: ignore[operator]
+        b = m.q2(m.c2(a))  # type: ignore[operator]
+        boxes = torch.cat([_head(m.box(a), 4), _head(m.box2(b), 4)], 1)  # type: ignore[operator]
+        return boxes, torch.cat([_head(m.cls(a), 3), _head(m.cls2(b), 3)], 1)  # type: ignore[operator]
+
+    return Lambda(
+        forward, s=stem(rng), c=conv(rng, 6, 8, padding=1), q=unsigned(2), c2=conv(rng, 8, 8, stride=2),
+        q2=unsigned(2), box=float_conv(rng, 8, 8, padding=1), box2=float_conv(rng, 8, 8), cls=float_conv(rng, 8, 6),
+        cls2=float_conv(rng, 8, 6, padding=1),
+    )  # fmt: skip
+
+
+@case("detector-heads-five-axes", float_layers=1, needs=("transpose", "reshape"))
+def _(rng: np.random.Generator) -> nn.Module:
+    """The same rearrangement by a view with one axis for the anchors, on codes: nothing is rounded."""
+
+    def forward(m: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = m.s(x)  # type: ignore[operator]
+        n, _, rows, cols = x.shape
+        codes = x.view(n, 2, 3, rows, cols).permute(0, 3, 4, 1, 2).reshape(n, -1, 3)
+        return codes, m.box(x).view(n, 2, 4, rows, cols).permute(0, 3, 4, 1, 2).reshape(n, -1, 4)  # type: ignore[operator]
+
+    return Lambda(forward, s=stem(rng), box=float_conv(rng, 6, 8, padding=1))
+
+
+@case("transpose-before-quantizer", needs=("transpose",))
+def _(rng: np.random.Generator) -> nn.Module:
+    """Batch norm of different gains, channels turned into columns and back, then a quantizer."""
+    return Lambda(
+        lambda m, x: m.last(m.q(F.relu(m.bn(m.c(m.s(x))).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))), s=stem(rng),
+        c=conv(rng, 6, 6), bn=batch_norm(rng, 6), q=unsigned(2), last=conv(rng, 6, 4),
+    )  # fmt: skip
+
+
+@case("transpose-rows-and-columns", exact=True, needs=("transpose",))
+def _(rng: np.random.Generator) -> nn.Module:
+    """Channels stay where they are, so affine and clip stay owed."""
+    return Lambda(
+        lambda m, x: m.q(m.bn2(F.relu(m.bn(m.c(m.s(x)))).transpose(2, 3))), s=stem(rng),
+        c=conv(rng, 6, 6, padding=(0, 1)), bn=batch_norm(rng, 6), bn2=batch_norm(rng, 6), q=unsigned(2),
+    )  # fmt: skip
+
+
+@case("concat-rows", needs=("concat axis",))
+def _(rng: np.random.Generator) -> nn.Module:
+    """Different affines side by side in each channel: one step for both."""
+    return Lambda(
+        lambda m, x: m.q(torch.cat([m.a(m.s(x)), m.b(m.s(x))], 2)), s=stem(rng), q=unsigned(2, 0.7),
+        a=nn.Sequential(conv(rng, 6, 4), batch_norm(rng, 4)),
+        b=nn.Sequential(conv(rng, 6, 4, POWERS), batch_norm(rng, 4)),
+    )  # fmt: skip
+
+
+@case("concat-columns-of-codes", exact=True, needs=("concat axis",))
+def _(rng: np.random.Generator) -> nn.Module:
+    return Lambda(
+        lambda m, x: m.q(m.c(torch.cat([m.qa(m.a(m.s(x))), m.s(x)], -1))), s=stem(rng), q=unsigned(2),
+        a=conv(rng, 6, 6, padding=1), qa=unsigned(2), c=conv(rng, 6, 4),
+    )  # fmt: skip
+
+
+@case("split-channels", exact=True)
+def _(rng: np.random.Generator) -> nn.Module:
+    """Chunks in another order, uneven parts, single channels."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        x = m.bn(m.c(m.s(x)))  # type: ignore[operator]
+        first, second = x.chunk(2, 1)
+        part, rest = second.split([1, 2], 1)
+        one = x[:, 4].unsqueeze(1)
+        return m.last(m.q(torch.cat([rest, first, one, part, x.unbind(1)[0].unsqueeze(1)], 1)))  # type: ignore[operator]
+
+    return Lambda(
+        forward, s=stem(rng), c=conv(rng, 6, 6), bn=batch_norm(rng, 6), q=unsigned(2), last=conv(rng, 8, 4, POWERS)
+    )
+
+
+@case("inverted-residual")
+def _(rng: np.random.Generator) -> nn.Module:
+    """MobileNet-V2's block: pointwise, depthwise and linear pointwise convolution, ReLU6, sum, dropout at the end."""
+    body = nn.Sequential(
+        unsigned(2, 0.5), conv(rng, 4, 12, POWERS, 1), batch_norm(rng, 12, "positive"), nn.ReLU6(), unsigned(2, 1.5),
+        conv(rng, 12, 12, groups=12, padding=1), batch_norm(rng, 12, "positive"), nn.ReLU6(), unsigned(2, 1.5),
+        conv(rng, 12, 4, kernel=1), batch_norm(rng, 4, "positive"),
+    )  # fmt: skip
+    return Lambda(
+        lambda m, x: m.fc(m.drop(m.q((x := m.s(x)) + m.body(x)).mean([2, 3]))), body=body, drop=nn.Dropout(0.2),
+        s=nn.Sequential(conv(rng, 3, 4, padding=1, scale=0.125), batch_norm(rng, 4)), q=unsigned(3, 0.5),
+        fc=linear(rng, 4, 6),
+    )  # fmt: skip
 
 
 @case("pool-max-prelu", exact=True)

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from qexport.errors import UnsupportedOperatorError
-from qexport.ir import Graph
+from qexport.ir import Graph, Node
 from qexport.levels import recover_weight
 from qexport.ops import Affine, Op, Weight
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm over channels in the making, which is no tensor of the IR; what is divided by it becomes one.
+
+    Attributes:
+        tensor: IR tensor whose norm it is.
+        stage: "squares", their "sum", or its square "root".
+        floor, added: max(root, floor) + added is what divides.
+    """
+
+    tensor: str
+    stage: Literal["squares", "sum", "root"]
+    floor: Fraction = Fraction(0)
+    added: Fraction = Fraction(0)
 
 
 @dataclass
@@ -23,18 +39,36 @@ class Builder:
     Attributes:
         graph: the real IR graph.
         tensors: fx node name -> IR tensor name, for values that depend on the input.
+        parts: fx node name -> IR tensors, for operators of several results.
+        norms: fx node name -> norm, for what lies between an activation and its quotient by its norm.
         constants: fx node name -> evaluated value, for everything else.
         statistics: BatchNorm outputs: IR tensor -> (mean [C], standard deviation [C]) over the training data.
     """
 
     graph: Graph = field(default_factory=Graph)
     tensors: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, list[str]] = field(default_factory=dict)
+    norms: dict[str, Norm] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, tuple[NDArray, NDArray]] = field(default_factory=dict)
 
     def tensor(self, argument: Any) -> str | None:
         """IR tensor of an fx argument, or None for a constant."""
         return self.tensors.get(argument.name) if isinstance(argument, torch.fx.Node) else None
+
+    def norm(self, argument: Any) -> Norm | None:
+        """The norm an fx argument is, or None."""
+        return self.norms.get(argument.name) if isinstance(argument, torch.fx.Node) else None
+
+    def moves(self, argument: Any) -> bool:
+        """Whether any fx node of an argument (nested lists included) depends on the input."""
+        if isinstance(argument, torch.fx.Node):
+            return any(argument.name in known for known in (self.tensors, self.parts, self.norms))
+        return isinstance(argument, list | tuple) and any(self.moves(a) for a in argument)
+
+    def producer(self, tensor: str) -> Node | None:
+        """The node that made an IR tensor, None for an input."""
+        return next((n for n in reversed(self.graph.nodes) if n.name == tensor), None)
 
     def constant(self, argument: Any) -> Any:
         """Value of a constant fx argument (nested lists included)."""

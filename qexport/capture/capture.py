@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.export.graph_signature import OutputKind
 
+from qexport.capture import movement, norms, operators, pooling  # noqa: F401  (their handlers enter the table)
 from qexport.capture.builder import Builder, unsupported
-from qexport.capture.operators import HANDLERS
+from qexport.capture.handlers import HANDLERS
 from qexport.errors import OptionError, UnsupportedOperatorError
 from qexport.ir import Graph, prune, real, verify
 from qexport.ops import Affine
@@ -68,7 +70,7 @@ def capture(
         elif node.op == "call_function":
             _visit(b, node)
         elif node.op == "output":
-            _outputs(b, node)
+            _outputs(b, node, exported.graph_signature)
     graph = prune(b.graph)
     verify(graph)
     return Captured(graph, {k: v for k, v in b.statistics.items() if k in graph.types})
@@ -128,8 +130,10 @@ def _graph_constants(exported: torch.export.ExportedProgram) -> dict[str, Any]:
 
 def _visit(b: Builder, node: torch.fx.Node) -> None:
     """Fold a node that depends on no input, else lower it by its handler."""
-    arguments = [*node.args, *node.kwargs.values()]
-    if not _moving(b, arguments):
+    if not node.users:
+        return  # a part of a split that nobody reads, or what x.float() leaves behind
+    # Expanding copies nothing, and its sizes may hold the batch's, which no constant knows.
+    if not b.moves([*node.args, *node.kwargs.values()]) and node.target is not torch.ops.aten.expand.default:
         with torch.no_grad():
             args, kwargs = b.constant(node.args), {k: b.constant(v) for k, v in node.kwargs.items()}
             b.constants[node.name] = node.target(*args, **kwargs)  # type: ignore[operator]
@@ -137,12 +141,8 @@ def _visit(b: Builder, node: torch.fx.Node) -> None:
     if node.target is torch.ops.aten.sym_size.int:
         b.constants[node.name] = node.meta["val"]  # only views use it, and they read their shape from the tracer
         return
-    if node.target is torch.ops.aten._assert_tensor_metadata.default:
-        return  # what x.float() leaves behind
-    if node.target is operator.getitem and node.args[1] == 0:
-        (source, _) = node.args
-        assert isinstance(source, torch.fx.Node)
-        b.tensors[node.name] = b.tensors[source.name]  # batch norm in functional form returns a tuple
+    if node.target is operator.getitem:
+        _part(b, node)
         return
     name = str(node.target).split(".", 1)[-1]
     handler = HANDLERS.get(name)
@@ -152,21 +152,30 @@ def _visit(b: Builder, node: torch.fx.Node) -> None:
             f"operator {node.target}",
             "replace it by a supported one; a scalar quantizer is named with --quantizer package.Class",
         )
-    b.tensors[node.name] = handler(b, node)
+    made = handler(b, node)
+    if isinstance(made, list):
+        b.parts[node.name] = made
+    elif made is not None:
+        b.tensors[node.name] = made
 
 
-def _moving(b: Builder, arguments: Any) -> bool:
-    """Whether any fx argument depends on the input."""
-    if isinstance(arguments, torch.fx.Node):
-        return arguments.name in b.tensors
-    if isinstance(arguments, list | tuple):
-        return any(_moving(b, a) for a in arguments)
-    return False
+def _part(b: Builder, node: torch.fx.Node) -> None:
+    """One result of an operator of several."""
+    source, index = node.args
+    assert isinstance(source, torch.fx.Node) and isinstance(index, int)
+    # Batch norm in functional form returns statistics beside its one tensor.
+    parts = b.parts.get(source.name) or [b.tensors[source.name]]
+    if index >= len(parts):
+        raise unsupported(node, f"result {index} of {source.target}")
+    b.tensors[node.name] = parts[index]
 
 
-def _outputs(b: Builder, node: torch.fx.Node) -> None:
+def _outputs(b: Builder, node: torch.fx.Node, signature: torch.export.ExportGraphSignature) -> None:
+    """What the network returns; an input that it changed in place is listed too, and left out."""
     (results,) = node.args
-    for result in results:  # type: ignore[union-attr]
+    for result, spec in zip(results, signature.output_specs, strict=True):  # type: ignore[arg-type]
+        if spec.kind is not OutputKind.USER_OUTPUT:
+            continue
         tensor = b.tensor(result)
         if tensor is None or tensor == INPUT:
             raise unsupported(node, "an output that does not depend on the input")

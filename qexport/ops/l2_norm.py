@@ -51,13 +51,18 @@ class L2Norm(Op):
             return real(x.shape, np.sign(np.minimum(x.lo, 0)), np.sign(np.maximum(x.hi, 0)))
         if self.floor or self.added:
             raise GraphError("an integer norm has no smallest value", got=str(self))
-        squares = sum(max(abs(int(lo)), abs(int(hi))) ** 2 for lo, hi in zip(x.lo, x.hi, strict=True))
+        squares = self.largest_sum(x)
         if squares >= SQUARES_LIMIT:
             raise AccumulatorError(
                 "l2_norm could overflow its sum of squares", got=f"up to {squares}", expected=f"below {SQUARES_LIMIT}"
             )
         one = 1 << FRACTION_BITS
         return integer(x.shape, np.where(x.lo < 0, -one, 0), np.where(x.hi > 0, one, 0))
+
+    @staticmethod
+    def largest_sum(x: TensorType) -> int:
+        """Proven bound of the sum of squares of an integer tensor, in Python integers that cannot wrap."""
+        return sum(max(abs(int(lo)), abs(int(hi))) ** 2 for lo, hi in zip(x.lo, x.hi, strict=True))
 
     def evaluate(self, *inputs: NDArray) -> NDArray:
         (x,) = inputs

@@ -58,12 +58,17 @@ class Pool(Op):
             counts.append(((taps >= 0) & (taps < x.shape[1 + axis])).sum(1))
         return counts[0], counts[1]
 
-    def _sum_bounds(self, x: TensorType, factors: PerPosition | None) -> tuple[NDArray, NDArray]:
-        """Range of factor * sum: the taps inside the input count, those outside are zero."""
-        most, least = 1, 1
+    def weights_inside(self, x: TensorType, factors: PerPosition | None) -> tuple[int, int]:
+        """Smallest and largest factor * number of taps inside the input, over all positions."""
+        least, most = 1, 1
         for axis, inside in enumerate(self.taps_inside(x)):
             weight = inside if factors is None else inside * np.array(factors[axis])
-            most, least = most * int(weight.max()), least * int(weight.min())
+            least, most = least * int(weight.min()), most * int(weight.max())
+        return least, most
+
+    def _sum_bounds(self, x: TensorType, factors: PerPosition | None) -> tuple[NDArray, NDArray]:
+        """Range of factor * sum: the taps inside the input count, those outside are zero."""
+        least, most = self.weights_inside(x, factors)
         return np.minimum(x.lo * least, x.lo * most), np.maximum(x.hi * least, x.hi * most)
 
     def _check_positions(self, x: TensorType, values: PerPosition | None) -> None:

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-import numpy as np
-
 from qexport.ir import Graph, Node, integer, prune, verify
 from qexport.ops import (
     Add,
@@ -21,6 +19,7 @@ from qexport.ops import (
     Clip,
     Concat,
     Conv2d,
+    L2Norm,
     Linear,
     MaxPool,
     Op,
@@ -29,13 +28,16 @@ from qexport.ops import (
     Reshape,
     Slice,
     Step,
+    Transpose,
 )
 from qexport.passes.fixed import Carrier, FixedPoint
 from qexport.passes.folding import Fold
 from qexport.passes.lower_layers import lower_border, lower_layer
+from qexport.passes.lower_move import lower_concat, lower_move, lower_pad
+from qexport.passes.lower_norm import lower_l2_norm
 from qexport.passes.lower_pool import lower_avg_pool, lower_max_pool
 from qexport.passes.lower_step import lower_step
-from qexport.passes.pending import Pending, map_chain, rationals
+from qexport.passes.pending import Pending, rationals
 from qexport.passes.streams import choose_streams
 
 
@@ -128,45 +130,6 @@ def _add(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending:
     return Pending(name, left.gain, left.bias, (), error)
 
 
-def _move(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending:
-    """Slice or reshape: integers move, what is owed moves with them."""
-    (x,) = sources
-    name = carrier.out.add(node.name, node.op, x.tensor, source=node.source)
-    moved = node.op.map_channels
-    return Pending(name, moved(x.gain), moved(x.bias), map_chain(x.chain, node.op), x.error)
-
-
-def _pad(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending:
-    """Zero padding is exact on integers whose zero is the real zero."""
-    assert isinstance(node.op, Pad)
-    x = carrier.integers(node.inputs[0])
-    if not x.is_exact_integer or (any(node.op.pads[0]) and x.uniform_gain is None):
-        x = carrier.fixed(node.inputs[0], carrier.own_step(node.inputs[0]))
-    name = carrier.out.add(node.name, node.op, x.tensor, source=node.source)
-    gain = rationals([x.gain[0]], carrier.real.types[node.name].channels) if any(node.op.pads[0]) else x.gain
-    return Pending(name, gain, gain * 0, (), x.error)
-
-
-def _concat(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending:
-    """Per-channel affines concatenate; different chains are settled first, on one step."""
-    if any(s.chain for s in sources):
-        sources = [carrier.integers(t) for t in node.inputs]
-    if any(not _same_chain(s.chain, sources[0].chain) for s in sources[1:]):
-        step = max(carrier.own_step(t) for t in node.inputs)
-        sources = [carrier.fixed(t, step) for t in node.inputs]
-    name = carrier.out.add(node.name, Concat(), *(s.tensor for s in sources), source=node.source)
-    gain = np.concatenate([s.gain for s in sources])
-    bias = np.concatenate([s.bias for s in sources])
-    return Pending(name, gain, bias, sources[0].chain, max(s.error for s in sources))
-
-
-def _same_chain(a: tuple[Op, ...], b: tuple[Op, ...]) -> bool:
-    """Whether two chains are the same clips; per-channel functions never count as the same."""
-    return len(a) == len(b) and all(
-        isinstance(x, Clip) and isinstance(y, Clip) and (x.lo, x.hi) == (y.lo, y.hi) for x, y in zip(a, b, strict=True)
-    )
-
-
 HANDLERS: dict[type[Op], Handler] = {
     Affine: _affine,
     Clip: _monotone,
@@ -178,8 +141,10 @@ HANDLERS: dict[type[Op], Handler] = {
     Add: _add,
     AvgPool: lower_avg_pool,
     MaxPool: lower_max_pool,
-    Slice: _move,
-    Reshape: _move,
-    Pad: _pad,
-    Concat: _concat,
+    L2Norm: lower_l2_norm,
+    Slice: lower_move,
+    Reshape: lower_move,
+    Transpose: lower_move,
+    Pad: lower_pad,
+    Concat: lower_concat,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from fractions import Fraction
 
@@ -34,14 +33,20 @@ def _rising(carrier: Carrier, node: Node, x: Pending) -> Pending:
 
 
 def lower_avg_pool(carrier: Carrier, node: Node, sources: list[Pending]) -> Pending:
-    """Integer sum; 1 / area joins the pending affine (docs/arithmetic.md, eq. 9)."""
+    """Integer sum, times a factor where windows count different numbers of pixels; the rest joins the pending affine.
+
+    docs/arithmetic.md, eq. 9.
+    """
     op = node.op
     assert isinstance(op, AvgPool)
     x = carrier.integers(node.inputs[0])
-    padded = any(map(any, op.pads))
-    bound = carrier.out.types[x.tensor].max_abs * op.area
-    if x.chain or bound > INT32_MAX or (padded and any(x.bias)):
-        x = carrier.fixed(node.inputs[0], carrier.own_step(node.inputs[0], math.ceil(math.log2(op.area))))
-    name = carrier.out.add(node.name, SumPool(op.kernel, op.stride, op.pads), x.tensor, source=node.source)
-    # sum = area * mean of (gain x + bias), so the affine of the mean is gain / area and the same bias.
-    return Pending(name, x.gain / Fraction(op.area), x.bias, (), x.error)
+    common, factors = op.integer_form()
+    least, most = op.weights_inside(carrier.out.types[x.tensor], factors)
+    # A bias is averaged to itself only where every window counts no more and no fewer pixels than it holds.
+    biased = any(x.bias) and not least == most == common
+    if x.chain or biased or carrier.out.types[x.tensor].max_abs * most > INT32_MAX:
+        x = carrier.fixed(node.inputs[0], carrier.own_step(node.inputs[0], (most - 1).bit_length()))
+    pool = SumPool(op.kernel, op.stride, op.pads, factors)
+    name = carrier.out.add(node.name, pool, x.tensor, source=node.source)
+    # factor * sum = common * mean of (gain x + bias), so the affine of the mean is gain / common and the same bias.
+    return Pending(name, x.gain / Fraction(common), x.bias, (), x.error)

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from qexport.ir import Graph, Node
-from qexport.ops import Add, Affine, Clip, MaxPool, Pad, Reshape, Slice, Step
+from qexport.ops import Add, Affine, Clip, MaxPool, Pad, Reshape, Slice, Step, Transpose
 from qexport.passes.fixedpoint import step_for
 
 WIDE_BITS = 31
@@ -18,7 +18,7 @@ NARROW_BITS = 16
 NARROW_GAP = Fraction(1, 256)
 """A 16-bit stream is taken only where its step is at most this share of the smallest threshold gap downstream."""
 
-_KEEPS_STEP = (Clip, Pad, Reshape, Slice, MaxPool)
+_KEEPS_STEP = (Clip, Pad, Reshape, Slice, MaxPool, Transpose)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from qexport.errors import GraphError
 from qexport.ir import Graph, Node
-from qexport.ops import Affine, AvgPool, Clip, Concat, MaxPool, Pad, Reshape, Slice, Step
+from qexport.ops import Affine, AvgPool, Clip, Concat, MaxPool, Pad, Reshape, Slice, Step, Transpose
 from qexport.passes.pending import Rationals, rationals
 
 
@@ -40,13 +41,16 @@ def _node_units(graph: Graph, node: Node, units: dict[str, Rationals]) -> Ration
         one_sign = all(u > 0 for u in sources[0]) or all(u < 0 for u in sources[0])
         return sources[0] if op.lo in (None, 0) and op.hi is None and one_sign else None
     if isinstance(op, AvgPool):
-        return sources[0] / Fraction(op.area)
+        return sources[0] / Fraction(op.integer_form()[0])
     if isinstance(op, Affine) and not any(op.bias) and all(op.gain):
         return sources[0] * rationals(op.gain)
     if isinstance(op, Pad):
         before, after = op.pads[0]
         edge = sources[0][:1]  # padded zeros are integers in any unit; repeating a neighbour keeps units uniform
         return np.concatenate([np.repeat(edge, before), sources[0], np.repeat(edge, after)])
-    if isinstance(op, Slice | Reshape | Concat):
-        return op.map_channels(*sources)
+    if isinstance(op, Slice | Reshape | Transpose | Concat):
+        try:
+            return op.map_channels(*sources)
+        except GraphError:
+            return None  # it joins channels of different units
     return None

@@ -20,6 +20,7 @@ from qexport.ops import (
     Clip,
     Concat,
     Conv2d,
+    L2Norm,
     Linear,
     MaxPool,
     Op,
@@ -28,6 +29,7 @@ from qexport.ops import (
     Reshape,
     Slice,
     Step,
+    Transpose,
 )
 from qexport.reference import interpret
 
@@ -163,7 +165,7 @@ TABLE: dict[str, tuple[Forward, list[type[Op]]]] = {
     "reshape": (lambda m, x: m.l(m.c(x).reshape(x.shape[0], -1)), [Conv2d, Affine, Reshape, Linear, Affine]),
     "squeeze": (
         lambda m, x: F.adaptive_avg_pool2d(m.c(x), 1).squeeze(-1).squeeze(-1),
-        [Conv2d, Affine, AvgPool, Reshape, Reshape],
+        [Conv2d, Affine, AvgPool, Reshape],
     ),
     "linear without bias": (
         lambda m, x: m.m(m.l(m.c(x).flatten(1))),
@@ -180,6 +182,55 @@ TABLE: dict[str, tuple[Forward, list[type[Op]]]] = {
     ),
     "concat": (lambda m, x: torch.cat([m.c(x), x[:, :, 1:7, 1:7]], 1), [Conv2d, Affine, Slice, Slice, Concat]),
     "concat, negative axis": (lambda m, x: torch.cat((m.c(x), m.c(x)), -3), [Conv2d, Affine] * 2 + [Concat]),
+    "concat of rows": (lambda m, x: torch.cat([m.c(x), m.c(x)[:, :, :2]], 2), [Conv2d, Affine] * 2 + [Slice, Concat]),
+    "max pool, dilated and ceil": (
+        lambda m, x: F.max_pool2d(m.c(x), 2, 3, 1, (1, 3), True), [Conv2d, Affine, MaxPool]
+    ),
+    "average pool, ceil": (lambda m, x: F.avg_pool2d(m.c(x), 4, 3, 2, True), [Conv2d, Affine, AvgPool]),
+    "average pool of pixels": (
+        lambda m, x: F.avg_pool2d(m.c(x), (5, 3), 2, (2, 1), True, False), [Conv2d, Affine, AvgPool]
+    ),
+    "adaptive maximum": (lambda m, x: nn.AdaptiveMaxPool2d(2)(m.c(x)), [Conv2d, Affine, MaxPool]),
+    "global maximum": (lambda m, x: m.c(x).amax((2, 3)), [Conv2d, Affine, MaxPool, Reshape]),
+    "mean over rows": (lambda m, x: m.c(x).mean(2), [Conv2d, Affine, AvgPool, Reshape]),
+    "chunk": (lambda m, x: torch.cat(m.c(x).chunk(2, 1)[::-1], 1), [Conv2d, Affine, Slice, Slice, Concat]),
+    "split": (lambda m, x: tuple(m.c(x).split(3, -1)), [Conv2d, Affine, Slice, Slice]),
+    "split by sizes": (lambda m, x: m.c(x).split([1, 2, 1], 1)[1], [Conv2d, Affine, Slice]),
+    "tensor_split": (lambda m, x: torch.tensor_split(m.c(x), 3, 1)[0], [Conv2d, Affine, Slice]),
+    "narrow": (lambda m, x: m.c(x).narrow(2, 1, 3), [Conv2d, Affine, Slice]),
+    "select": (lambda m, x: m.c(x)[:, -1], [Conv2d, Affine, Slice, Reshape]),
+    "select and unsqueeze": (lambda m, x: m.c(x)[:, 1].unsqueeze(1), [Conv2d, Affine, Slice]),
+    "unbind": (lambda m, x: m.c(x).unbind(3)[2], [Conv2d, Affine, Slice, Reshape]),
+    "unflatten": (lambda m, x: m.c(x).flatten(1).unflatten(1, (8, 18)), [Conv2d, Affine, Reshape]),
+    "permute and reshape": (
+        lambda m, x: m.c(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 2), [Conv2d, Affine, Transpose, Reshape]
+    ),
+    "permute and view": (
+        lambda m, x: m.c(x).permute(0, 2, 3, 1).contiguous().view(x.size(0), 72, -1),
+        [Conv2d, Affine, Transpose, Reshape],
+    ),
+    "five axes": (
+        lambda m, x: m.c(x).view(x.shape[0], 2, 2, 6, 6).permute(0, 3, 4, 1, 2).reshape(x.shape[0], -1, 2),
+        [Conv2d, Affine, Reshape, Transpose, Reshape],
+    ),
+    "transpose": (lambda m, x: m.c(x).transpose(-1, 1), [Conv2d, Affine, Transpose]),
+    "transpose of a matrix": (lambda m, x: m.c(x).flatten(2).mT, [Conv2d, Affine, Reshape, Transpose]),
+    "moved axis": (lambda m, x: m.c(x).movedim(1, -1), [Conv2d, Affine, Transpose]),
+    "permutation that changes nothing": (lambda m, x: m.c(x).permute(0, 1, 2, 3), [Conv2d, Affine]),
+    "changed in place": (
+        lambda m, x: m.c(x).relu_().permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4),
+        [Conv2d, Affine, Clip, Transpose, Reshape],
+    ),
+    "an input changed in place": (lambda m, x: m.c(x.mul_(0.5)), [Affine, Conv2d, Affine]),
+    "normalize": (lambda m, x: F.normalize(m.c(x)) * m.weights["b"], [Conv2d, Affine, L2Norm, Affine]),
+    "norm with a sum": (
+        lambda m, x: m.weights["b"].expand_as(m.c(x)) * torch.div(y := m.c(x), y.pow(2).sum(1, True).sqrt() + 1e-10),
+        [Conv2d, Affine, L2Norm, Affine],
+    ),
+    "norm in place": (
+        lambda m, x: (y := m.c(x).relu_()).div(y.norm(dim=1, keepdim=True).clamp(min=1e-4)).mul_(2),
+        [Conv2d, Affine, Clip, L2Norm, Affine],
+    ),
     "shared module": (lambda m, x: m.d(m.d(m.c(x))), [Conv2d, Affine] * 3),
     "two outputs": (lambda m, x: (m.c(x), m.c(x).mean([2, 3])), [Conv2d, Affine, Conv2d, Affine, AvgPool, Reshape]),
     "a view of a value changed later": (_view_then_inplace, [Conv2d, Affine, Affine, Reshape]),

@@ -18,7 +18,9 @@ from qexport.backends.onnx.movement import (
     lower_reshape,
     lower_slice,
     lower_sum_pool,
+    lower_transpose,
 )
+from qexport.backends.onnx.norm import lower_l2_norm
 from qexport.backends.onnx.products import lower_conv2d, lower_linear
 from qexport.backends.onnx.threshold import lower_threshold
 from qexport.errors import OptionError
@@ -39,6 +41,7 @@ LOWERINGS: dict[str, Callable[..., str]] = {
     "clip": lower_clip,
     "concat": lower_concat,
     "conv2d": lower_conv2d,
+    "l2_norm": lower_l2_norm,
     "linear": lower_linear,
     "max_pool": lower_max_pool,
     "pad": lower_pad,
@@ -47,6 +50,7 @@ LOWERINGS: dict[str, Callable[..., str]] = {
     "slice": lower_slice,
     "sum_pool": lower_sum_pool,
     "threshold": lower_threshold,
+    "transpose": lower_transpose,
 }
 """Op kind -> function (emitter, op, *input tensors) that emits nodes and returns the value that carries the result."""
 

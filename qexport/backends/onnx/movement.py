@@ -1,11 +1,11 @@
-"""Ops that move or gather values: pooling, strided slice, padding, concatenation, reshape."""
+"""Ops that move or gather values: pooling, strided slice, padding, concatenation, reshape, transpose."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from qexport.backends.onnx.emitter import INT32, INT64, Emitter, container
-from qexport.ops import Concat, MaxPool, Pad, Reshape, Slice, SumPool
+from qexport.ops import Concat, MaxPool, Pad, Reshape, Slice, SumPool, Transpose
 from qexport.ops.pool import Pool
 
 
@@ -21,18 +21,31 @@ def lower_max_pool(e: Emitter, op: MaxPool, name: str) -> str:
 
 
 def lower_sum_pool(e: Emitter, op: SumPool, name: str) -> str:
-    """Sum over shifted slices, rows first, in int32; one ReduceSum where the window is the whole image."""
+    """Sum over shifted slices, rows first, in int32; one ReduceSum where the window is the whole image.
+
+    Factors of rows and columns are multiplied separately, so that the file holds no map of them.
+    """
     value = e.cast(name, INT32)
     shape = e.graph.types[name].shape
     if op.kernel == shape[1:] and not any(map(any, op.pads)):
         axes = e.constant(np.array([2, 3], INT64))
-        return e.node("ReduceSum", [value, axes], "sum", keepdims=1)
-    value = _padded(e, op, value, 0)
-    for axis in (0, 1):
-        stride, extent = op.stride[axis], _out(e, axis)
-        starts = [(u, u + stride * (extent - 1) + 1) for u in range(op.kernel[axis])]
-        value = _folded(e, "Add", [_strip(e, value, axis, a, b, stride) for a, b in starts])
+        value = e.node("ReduceSum", [value, axes], "sum", keepdims=1)
+    else:
+        value = _padded(e, op, value, 0)
+        for axis in (0, 1):
+            value = _folded(e, "Add", [_strip(e, value, axis, *strip) for strip in _strips(e, op, axis)])
+    for axis, factors in enumerate(op.factors or ()):
+        if set(factors) != {1}:
+            column = np.array(factors, INT32).reshape(-1, 1) if axis == 0 else np.array(factors, INT32)
+            value = e.node("Mul", [value, e.constant(column)], "weighted")
     return value
+
+
+def _strips(e: Emitter, op: Pool, axis: int) -> list[tuple[int, int, int]]:
+    """(start, stop, step) along a spatial axis of the elements that each tap of the window sees."""
+    stride, reach = op.stride[axis], op.stride[axis] * (_out(e, axis) - 1) + 1
+    starts = [u * op.spacing[axis] for u in range(op.kernel[axis])]
+    return [(start, start + reach, stride) for start in starts]
 
 
 def _window_maximum(e: Emitter, op: Pool, value: str, axis: int) -> str:
@@ -42,9 +55,8 @@ def _window_maximum(e: Emitter, op: Pool, value: str, axis: int) -> str:
     k - s + 1 neighbours at stride 1 is followed by the maximum of groups of s.
     """
     kernel, stride, extent = op.kernel[axis], op.stride[axis], _out(e, axis)
-    if axis == 0 or stride == 1 or kernel < stride:
-        ends = [(u, u + stride * (extent - 1) + 1) for u in range(kernel)]
-        return _folded(e, "Max", [_strip(e, value, axis, a, b, stride) for a, b in ends])
+    if axis == 0 or stride == 1 or kernel < stride or op.spacing[axis] > 1:
+        return _folded(e, "Max", [_strip(e, value, axis, *strip) for strip in _strips(e, op, axis)])
     shifted = [_strip(e, value, axis, u, u + stride * extent, 1) for u in range(kernel - stride + 1)]
     value = _folded(e, "Max", shifted)
     channels, rows, _ = e.graph.types[e.scope].shape
@@ -101,11 +113,16 @@ def lower_pad(e: Emitter, op: Pad, name: str) -> str:
 
 
 def lower_concat(e: Emitter, op: Concat, *names: str) -> str:
-    """Concatenation along channels, in the element type of the result."""
+    """Concatenation in the element type of the result."""
     dtype = container(e.graph.types[e.scope])
-    return e.node("Concat", [e.cast(name, dtype) for name in names], "joined", axis=1)
+    return e.node("Concat", [e.cast(name, dtype) for name in names], "joined", axis=1 + op.axis)
 
 
 def lower_reshape(e: Emitter, op: Reshape, name: str) -> str:
     """Reshape that copies the batch axis, so it stays dynamic."""
     return e.node("Reshape", [name, e.constant(np.array([0, *op.shape], INT64))], "reshaped")
+
+
+def lower_transpose(e: Emitter, op: Transpose, name: str) -> str:
+    """Transpose behind the batch axis."""
+    return e.node("Transpose", [name], "transposed", perm=[0, *(1 + axis for axis in op.axes)])

@@ -16,13 +16,27 @@ import onnx
 
 from qexport.backends.onnx.emitter import FLOAT, INT32, INT64, UINT8, Emitter
 from qexport.backends.onnx.integer import FORMAT_KEY, MAX_OPSET, assemble, check_opset
-from qexport.backends.onnx.movement import emit_slice, lower_reshape
+from qexport.backends.onnx.movement import emit_slice, lower_reshape, lower_transpose
 from qexport.backends.onnx.qdq_layers import emit_layer
 from qexport.backends.onnx.qdq_state import BYTE_MAX, Coded, State
 from qexport.backends.onnx.qdq_steps import emit_step
 from qexport.errors import UnsupportedOperatorError
 from qexport.ir import Graph, Node
-from qexport.ops import Add, Affine, AvgPool, BorderBias, Clip, Concat, MaxPool, Pad, PRelu, Reshape, Slice
+from qexport.ops import (
+    Add,
+    Affine,
+    AvgPool,
+    BorderBias,
+    Clip,
+    Concat,
+    L2Norm,
+    MaxPool,
+    Pad,
+    PRelu,
+    Reshape,
+    Slice,
+    Transpose,
+)
 
 QDQ_NOTES_KEY = "qexport.qdq_notes"
 """metadata_props key of the notes, one a line; present also where there are none."""
@@ -103,15 +117,33 @@ def _emit_border_bias(s: State, node: Node, op: BorderBias) -> None:
 
 
 def _emit_avg_pool(s: State, node: Node, op: AvgPool) -> None:
+    """The mean over all of a window; where it counts fewer pixels, times area / pixels by rows and columns."""
     pads = [before for before, _ in op.pads] + [after for _, after in op.pads]
     settings: dict[str, Any] = {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads, "count_include_pad": 1}
-    s.finish_float(node.name, s.e.node("AveragePool", [s.real(node.inputs[0])], "mean", **settings))
+    value = s.e.node("AveragePool", [s.real(node.inputs[0])], "mean", **settings)
+    for axis, divisors in enumerate(op.divisors or ()):
+        share = (op.kernel[axis] / np.array(divisors)).astype(FLOAT)
+        if np.any(share != 1):
+            value = s.e.node("Mul", [value, s.e.constant(share.reshape(-1, 1) if axis == 0 else share)], "mean")
+    s.finish_float(node.name, value)
 
 
 def _emit_max_pool(s: State, node: Node, op: MaxPool) -> None:
     pads = [before for before, _ in op.pads] + [after for _, after in op.pads]
     settings: dict[str, Any] = {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads}
+    if op.dilation != (1, 1):
+        settings["dilations"] = op.dilation
     _finish_moved(s, node, lambda value: s.e.node("MaxPool", [value], "maximum", **settings))
+
+
+def _emit_l2_norm(s: State, node: Node, op: L2Norm) -> None:
+    x, e = s.real(node.inputs[0]), s.e
+    norm = e.node("ReduceL2", [x, e.constant(np.array([1], INT64))], "norm", keepdims=1)
+    smallest = max(float(op.floor), float(np.finfo(FLOAT).tiny))  # 0 / 0 where all channels are zero
+    norm = e.node("Max", [norm, e.constant(np.array(smallest, FLOAT))], "norm")
+    if op.added:
+        norm = e.node("Add", [norm, e.constant(np.array(float(op.added), FLOAT))], "norm")
+    s.finish_float(node.name, e.node("Div", [x, norm], "normalised"))
 
 
 def _emit_slice(s: State, node: Node, op: Slice) -> None:
@@ -121,6 +153,10 @@ def _emit_slice(s: State, node: Node, op: Slice) -> None:
 
 def _emit_reshape(s: State, node: Node, op: Reshape) -> None:
     _finish_moved(s, node, lambda value: lower_reshape(s.e, op, value))
+
+
+def _emit_transpose(s: State, node: Node, op: Transpose) -> None:
+    _finish_moved(s, node, lambda value: lower_transpose(s.e, op, value))
 
 
 def _emit_pad(s: State, node: Node, op: Pad) -> None:
@@ -137,11 +173,11 @@ def _emit_concat(s: State, node: Node, op: Concat) -> None:
     if first is not None and all(
         c is not None and (c.scale, c.zero_point) == (first.scale, first.zero_point) for c in coded
     ):
-        joined = s.e.node("Concat", [c.value for c in coded if c is not None], "joined", axis=1)
+        joined = s.e.node("Concat", [c.value for c in coded if c is not None], "joined", axis=1 + op.axis)
         top = max(c.top for c in coded if c is not None)
         s.finish_coded(node.name, replace(first, value=joined, top=top))
     else:
-        s.finish_float(node.name, s.e.node("Concat", [s.real(t) for t in node.inputs], "joined", axis=1))
+        s.finish_float(node.name, s.e.node("Concat", [s.real(t) for t in node.inputs], "joined", axis=1 + op.axis))
 
 
 def _finish_moved(s: State, node: Node, move: Callable[[str], str]) -> None:
@@ -161,6 +197,7 @@ EMITTERS: dict[str, Callable[..., None]] = {
     "clip": _emit_clip,
     "concat": _emit_concat,
     "conv2d": emit_layer,
+    "l2_norm": _emit_l2_norm,
     "linear": emit_layer,
     "max_pool": _emit_max_pool,
     "pad": _emit_pad,
@@ -168,5 +205,6 @@ EMITTERS: dict[str, Callable[..., None]] = {
     "reshape": _emit_reshape,
     "slice": _emit_slice,
     "step": emit_step,
+    "transpose": _emit_transpose,
 }
 """Op kind -> function (state, node, op) that emits nodes and finishes the node's tensor."""

@@ -1,4 +1,4 @@
-"""Pooling, slices, padding, concatenation and reshape equal the interpreter."""
+"""Pooling, slices, padding, concatenation, reshape, transpose and norm equal the interpreter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qexport.ir import Graph, integer
-from qexport.ops import Concat, MaxPool, Pad, Reshape, Slice, SumPool
+from qexport.ops import Concat, L2Norm, MaxPool, Pad, Reshape, Slice, SumPool, Transpose
 
 SPANS = {"int8": (-128, 127), "uint8": (0, 255), "codes": (0, 3), "int32": (-(10**6), 10**6)}
 
@@ -29,6 +29,73 @@ def test_pooling(check_equal, one_op, rng, pool, settings, span):
     lo, hi = SPANS[span]
     graph = one_op(pool(*POOLS[settings]), (3, 9, 8), lo, hi)
     check_equal(graph, {"x": rng.integers(lo, hi + 1, (2, 3, 9, 8))})
+
+
+@pytest.mark.parametrize("dilation", [(1, 2), (2, 1), (3, 3)])
+@pytest.mark.parametrize("span", SPANS)
+def test_dilated_max_pool(check_equal, one_op, rng, dilation, span):
+    lo, hi = SPANS[span]
+    graph = one_op(MaxPool((2, 3), (2, 1), ((1, 1), (1, 2)), dilation), (3, 9, 8), lo, hi)
+    check_equal(graph, {"x": rng.integers(lo, hi + 1, (2, 3, 9, 8))})
+
+
+@pytest.mark.parametrize(
+    ("pool", "factors"),
+    [
+        (((3, 3), (2, 2), ((1, 1), (1, 2))), ((3, 2, 2, 2, 3), (3, 2, 2, 2, 6))),
+        (((9, 8), (1, 1), ((0, 0), (0, 0))), ((7,), (1,))),
+        (((2, 2), (2, 2), ((0, 1), (0, 0))), ((1, 1, 1, 1, 2), (1, 1, 1, 1))),
+    ],
+)
+@pytest.mark.parametrize("span", SPANS)
+def test_sum_with_factors(check_equal, one_op, rng, pool, factors, span):
+    lo, hi = SPANS[span]
+    graph = one_op(SumPool(*pool, factors), (3, 9, 8), lo, hi)
+    check_equal(graph, {"x": rng.integers(lo, hi + 1, (2, 3, 9, 8))})
+
+
+@pytest.mark.parametrize("peak", [1, 2, 127, 255, 2**15, 2**26])
+@pytest.mark.parametrize("signed", [False, True])
+def test_l2_norm(check_equal, one_op, rng, peak, signed):
+    """Random vectors of every length from 0 on, the longest ones included."""
+    graph = one_op(L2Norm(), (48, 3, 5), -peak if signed else 0, peak)
+    x = rng.integers(-peak if signed else 0, peak + 1, (4, 48, 3, 5))
+    x[1] >>= rng.integers(0, 27, (3, 5))
+    x[2, :, 0] = 0
+    x[2, 7, 1] = rng.integers(0, peak + 1, 5)
+    x[3] = peak
+    check_equal(graph, {"x": x})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_l2_norm_beside_squares(check_equal, one_op, channels):
+    """Sums of squares beside perfect squares and powers of two, where a root of floats would round up."""
+    roots = [*range(9), *(2**k + d for k in range(2, 30) for d in (-1, 0, 1))]
+    x = np.zeros((1, channels, 1, len(roots)), np.int64)
+    x[0, 0, 0] = roots
+    x[0, -1, 0] = [r if channels == 1 else max(1, r >> 15) for r in roots]
+    check_equal(one_op(L2Norm(), x.shape[1:], 0, 2**30), {"x": x})
+
+
+@pytest.mark.parametrize("axes", [(1, 2, 0), (0, 2, 1), (2, 1, 0)])
+@pytest.mark.parametrize("span", SPANS)
+def test_transpose(check_equal, one_op, rng, axes, span):
+    lo, hi = SPANS[span]
+    check_equal(one_op(Transpose((3, 4, 5), axes), (3, 4, 5), lo, hi), {"x": rng.integers(lo, hi + 1, (2, 3, 4, 5))})
+
+
+def test_heads_of_a_detector(check_equal, rng):
+    """Transpose, general reshape, concatenation along anchors, and one along the last axis."""
+    graph, feeds = Graph(), {}
+    for i, size in enumerate((4, 2)):
+        name = graph.add_input(f"x{i}", integer((6, size, size), -(10**i), 100**i))
+        feeds[name] = rng.integers(-(10**i), 100**i + 1, (2, 6, size, size))
+        graph.add(f"t{i}", Transpose((6, size, size), (1, 2, 0)), name)
+        graph.add(f"r{i}", Reshape((size, size, 6), (size * size * 2, 3)), f"t{i}")
+    graph.add("anchors", Concat(), "r0", "r1")
+    graph.add("twice", Concat(1), "anchors", "anchors")
+    graph.outputs = ["anchors", "twice"]
+    check_equal(graph, feeds)
 
 
 def test_max_pool_of_the_smallest_int32(check_equal, one_op, rng):

@@ -18,6 +18,7 @@ _HOMES = {
     "Calibration": "qexport.calibration",
     "calibrate": "qexport.conversion",
     "convert": "qexport.conversion",
+    "InferenceSession": "qexport.session",
     "Report": "qexport.validation",
     "validate": "qexport.validation",
 }

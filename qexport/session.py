@@ -142,7 +142,7 @@ class InferenceSession:
         """Run the network on a batch.
 
         Args:
-            output_names: which outputs, in which order; None for all.
+            output_names: which outputs, in which order; None, or none at all, for all.
             input_feed: uint8 [N, *shape] for every input; N may be anything, 0 included, the same for all.
 
         Returns:
@@ -152,7 +152,7 @@ class InferenceSession:
             DataError: an unknown or missing name, a wrong type or shape.
         """
         outputs = {t.name: t for t in self._outputs}
-        wanted = list(outputs) if output_names is None else list(output_names)
+        wanted = list(output_names or outputs)
         for name in wanted:
             if name not in outputs:
                 raise DataError("no such output", where=self._where, got=name, expected=", ".join(outputs))

@@ -76,8 +76,8 @@ def held_out_mask(labels: NDArray[np.int64], share: float, seed: int) -> NDArray
     return mask
 
 
-def write_npz(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-    """Write images [N, H, W, C] and labels [N]; either the whole file appears, or nothing.
+def write_npz(path: Path, **arrays: NDArray) -> None:
+    """Write an .npz; either the whole file appears, or nothing.
 
     Raises:
         OutputError: the file cannot be written.
@@ -86,7 +86,7 @@ def write_npz(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) 
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("xb") as stream:
-            np.savez(stream, images=images, labels=labels)
+            np.savez(stream, **arrays)  # type: ignore[arg-type] # its annotation takes a flag by keyword, too
         temporary.replace(path)
     except OSError as error:
         raise OutputError("the images cannot be written", where=str(path), got=error) from error
@@ -101,7 +101,7 @@ def main(output: Path, split: Split) -> None:
     """Write the digits to OUTPUT, an .npz with images (uint8 [N,8,8,1]) and labels (int64 [N])."""
     try:
         images, labels = load_digits_split(split)
-        write_npz(output, images, labels)
+        write_npz(output, images=images, labels=labels)
     except QExportError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{output}: {len(images)} images ({split})")

@@ -12,6 +12,7 @@ from torch import nn
 from qexport.errors import OptionError
 from qexport.models.digits import DigitsNet
 from qexport.models.resnet_cifar import DAQResNet, QNResNet
+from qexport.models.ssd_small import DAQSmallSSD, QNSmallSSD
 
 _DEPTHS = {20: 3, 32: 5, 56: 9}
 
@@ -19,6 +20,8 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "daq-resnet": DAQResNet,
     "qn-resnet": QNResNet,
     "qn-digits": DigitsNet,
+    "daq-ssd_small": DAQSmallSSD,
+    "qn-ssd_small": QNSmallSSD,
     **{f"daq-resnet{depth}": partial(DAQResNet, blocks=(n,) * 3) for depth, n in _DEPTHS.items()},
     **{f"qn-resnet{depth}": partial(QNResNet, blocks=(n,) * 3) for depth, n in _DEPTHS.items()},
 }

@@ -25,6 +25,7 @@ LAYERS = (
     "levels",
     "ir",
     "ops",
+    "detection",
     "datasets",
     "models",
     "checkpoints",

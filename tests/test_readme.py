@@ -58,7 +58,7 @@ def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
     monkeypatch.chdir(tmp_path)
     images, labels = digits_data.load_digits_split("test")
-    digits_data.write_npz(tmp_path / "images.npz", images[:32], labels[:32])
+    digits_data.write_npz(tmp_path / "images.npz", images=images[:32], labels=labels[:32])
     (tmp_path / "ckpt.pt").write_bytes((ROOT / "models" / "checkpoints" / "digits_w2a2.pt").read_bytes())
     scope = {"pixels": images[:4].transpose(0, 3, 1, 2)}
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):

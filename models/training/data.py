@@ -76,7 +76,8 @@ def from_npz(path: Path) -> TrainingData:
         DataError: unreadable, of another type or shape, without labels, or with too few images to hold some out.
     """
     where = str(path)
-    images, labels = load_npz(path)
+    arrays = load_npz(path)
+    images, labels = arrays["images"], arrays.get("labels")
     if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
         raise DataError(
             "these are no images to train on", where=where, got=f"{images.dtype} {images.shape}", expected="uint8 NHWC"

@@ -51,8 +51,12 @@ class Layout(enum.Enum):
         return np.array(images, np.uint8, order="C")
 
 
-def load_npz(path: Path) -> tuple[NDArray, NDArray | None]:
-    """`images` and, where present, `labels` of an .npz; pickled objects are refused.
+NAMES = ("images", "labels", "boxes", "offsets", "difficult")
+"""Arrays an .npz may hold; others are left unread. The last three describe objects: see read_objects."""
+
+
+def load_npz(path: Path) -> dict[str, NDArray]:
+    """`images` of an .npz and whatever else it has of NAMES; pickled objects are refused.
 
     Raises:
         DataError: unreadable, or no `images` in it.
@@ -70,7 +74,7 @@ def load_npz(path: Path) -> tuple[NDArray, NDArray | None]:
                     expected="an array named images, optionally one named labels",
                     remedy="np.savez(path, images=images, labels=labels)",
                 )
-            return archive["images"], archive["labels"] if "labels" in archive.files else None
+            return {name: archive[name] for name in NAMES if name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(path, "np.savez(path, images=images)", error) from error
 

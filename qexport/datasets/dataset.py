@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qexport.datasets.arrays import Layout, load_npy, load_npz, single_image
 from qexport.datasets.folder import IMAGE_SUFFIXES, list_folder, load_image
 from qexport.datasets.labels import check_shape
+from qexport.datasets.objects import Objects, read_objects
 from qexport.errors import DataError, OptionError
 
 Shape = tuple[int, int, int]
@@ -26,6 +27,7 @@ class Dataset:
         input_shape: (C, H, W) of every image.
         labels: int64 [N], or None.
         class_names: name of each label, or None where the source has none.
+        objects: what there is to find in each image, where the source says so; there are no `labels` then.
     """
 
     path: Path
@@ -34,6 +36,7 @@ class Dataset:
     class_names: tuple[str, ...] | None
     _size: int
     _read: Callable[[int, int], NDArray[np.uint8]]
+    objects: tuple[Objects, ...] | None = None
 
     def __len__(self) -> int:
         return self._size
@@ -62,7 +65,8 @@ def open_dataset(
         folder: one subfolder per class (files are searched below it), or images only and no labels. Labels follow
             `class_names` where the folders carry those names, else the sorted folder names. Files are decoded by
             Pillow; grey, palette and RGBA images become the network's channel count, as torchvision does it.
-        .npz: `images`, and optionally `labels` (integers [N]).
+        .npz: `images`, and optionally `labels` (integers [N]), or objects: `boxes`, `labels` and `offsets`, see
+            qexport.datasets.objects.read_objects.
         .npy: images.
 
     Arrays are uint8 [N, H, W, C] or [N, C, H, W] ([N, H, W] for one channel); `input_shape` decides, and where both
@@ -86,17 +90,25 @@ def open_dataset(
     if path.is_dir():
         return _open_folder(path, input_shape, class_names, limit)
     if path.suffix.lower() == ".npz":
-        images, labels = load_npz(path)
+        arrays = load_npz(path)
     elif path.suffix.lower() == ".npy":
-        images, labels = load_npy(path), None
+        arrays = {"images": load_npy(path)}
     else:
         raise _unknown_format(path, "an image folder, .npz or .npy")
+    images = arrays["images"]
     layout = Layout.of(images, input_shape, path)
     size = len(images) if limit is None else min(limit, len(images))
-    if labels is not None:
-        labels = check_shape(labels, len(images), str(path))[:size]
+    labels = objects = None
+    if "offsets" in arrays:
+        objects = read_objects(arrays, len(images), input_shape[1:], str(path))[:size]
+    elif "labels" in arrays:
+        labels = check_shape(arrays["labels"], len(images), str(path))[:size]
     names = tuple(class_names) if class_names is not None else None
-    return Dataset(path, input_shape, labels, names, size, lambda start, stop: layout.to_nchw(images[start:stop]))
+
+    def read(start: int, stop: int) -> NDArray[np.uint8]:
+        return layout.to_nchw(images[start:stop])
+
+    return Dataset(path, input_shape, labels, names, size, read, objects)
 
 
 def read_image(path: str | Path, input_shape: Shape) -> NDArray[np.uint8]:
@@ -113,7 +125,7 @@ def read_image(path: str | Path, input_shape: Shape) -> NDArray[np.uint8]:
         return load_image(path, input_shape)
     if suffix not in (".npz", ".npy"):
         raise _unknown_format(path, f".npz, .npy or an image ({' '.join(sorted(IMAGE_SUFFIXES))})")
-    return single_image(load_npz(path)[0] if suffix == ".npz" else load_npy(path), input_shape, path)
+    return single_image(load_npz(path)["images"] if suffix == ".npz" else load_npy(path), input_shape, path)
 
 
 def _open_folder(path: Path, input_shape: Shape, class_names: Sequence[str] | None, limit: int | None) -> Dataset:

@@ -1,0 +1,1 @@
+"""Detectors: their loss and a small data set to train one on."""

@@ -94,7 +94,7 @@ def _of_node(
 ) -> Spread | None:
     if node.name in statistics:
         return Spread.gaussian(*statistics[node.name], deviations)
-    if any(tensor not in spreads for tensor in node.inputs):
+    if any(tensor not in spreads for tensor in node.inputs) or node.op.mixes_channels:
         return None
     inputs = [spreads[tensor] for tensor in node.inputs]
     if isinstance(node.op, Conv2d):

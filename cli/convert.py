@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from qexport.cli.options import EdgeBits, NameList, checkpoint_options, given
+from qexport.cli.options import ACT_BUDGET, EDGE_BITS, NameList, checkpoint_options, given, method_option
 from qexport.cli.progress import StageLine
 
 
 @click.command()
 @click.argument("checkpoint", metavar="CKPT", type=click.Path())
 @checkpoint_options
-@click.option(
-    "--edge-bits",
-    type=EdgeBits(),
-    metavar="8|16|max",
-    help="Weight bits of layers that training left float; max is what int32 accumulators allow.  [default: max]",
-)
+@EDGE_BITS
 @click.option(
     "--stream-bits",
     type=int,
@@ -41,6 +37,11 @@ from qexport.cli.progress import StageLine
     type=click.Path(),
     help="Image folder, npz or npy: ranges of activations that training left float.",
 )
+@method_option("--calibration-method")
+@ACT_BUDGET
+@click.option(
+    "--calibration", metavar="FILE", type=click.Path(), help="Ranges of qexport calibrate, instead of images."
+)
 @click.option("--opset", type=int, metavar="N", help="ONNX operator set, 18 to 25.  [default: 25]")
 @click.option("-o", "--output", required=True, metavar="DIR", type=click.Path(), help="Directory for the results.")
 def convert(checkpoint: str, output: str, **options: Any) -> None:
@@ -56,3 +57,16 @@ def convert(checkpoint: str, output: str, **options: Any) -> None:
     from qexport.cli.convert_tables import print_conversion
 
     print_conversion(artifact.report, Path(output))
+    if artifact.built.settings.ranges and not measured(options):
+        from qexport.cli.tables import say, stdout_console
+
+        say(
+            stdout_console(),
+            "Note: ranges of activations come from batch-norm statistics; a few hundred unlabelled images "
+            "(--calibration-data) give better ones, most of all below 8 bits.",
+        )
+
+
+def measured(options: Mapping[str, Any]) -> bool:
+    """Whether images decided about ranges, in this run or before."""
+    return options["calibration_data"] is not None or options["calibration"] is not None

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import qexport
+from qexport.cli.calibrate import calibrate
 from qexport.cli.convert import convert
 from qexport.cli.inspect import inspect
 from qexport.cli.run import run
@@ -59,10 +60,10 @@ def _message(error: Exception) -> str:
 def main() -> None:
     """Turn a network trained with soft quantizers into verified integer inference.
 
-    convert writes integer-only ONNX from a checkpoint, validate proves it on data, inspect shows what a file holds,
-    run classifies images with the result.
+    convert writes integer-only ONNX from a checkpoint, calibrate measures ranges for it on images, validate proves it
+    on data, inspect shows what a file holds, run classifies images with the result.
     """
 
 
-for command in (convert, validate, inspect, run):
+for command in (calibrate, convert, validate, inspect, run):
     main.add_command(command)

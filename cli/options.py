@@ -63,6 +63,34 @@ class EdgeBits(click.ParamType):
             self.fail(f"{value!r} is neither a number of bits nor 'max'", param, ctx)
 
 
+METHODS = ("max", "average", "percentile", "entropy", "mse", "output")
+"""Names of calibration methods; the library's own, which is imported only when a command runs."""
+
+EDGE_BITS = click.option(
+    "--edge-bits",
+    type=EdgeBits(),
+    metavar="8|16|max",
+    help="Weight bits of layers that training left float; max is what int32 accumulators allow.  [default: max]",
+)
+
+ACT_BUDGET = click.option(
+    "--act-budget",
+    type=float,
+    metavar="B",
+    help="Mean bits of activations that training left float: each gets its own, by what it does to the output.",
+)
+
+
+def method_option(name: str) -> Callable[[Command], Command]:
+    """The option that names a calibration method."""
+    return click.option(
+        name,
+        type=click.Choice(METHODS),
+        metavar="M",
+        help=f"How ranges follow from images: {', '.join(METHODS)}.  [default: mse]",
+    )
+
+
 _CODE = (
     click.option("--model", metavar="M:F", help="Your own network: package.module:factory builds it."),
     click.option(

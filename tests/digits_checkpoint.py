@@ -17,10 +17,14 @@ INPUT_SHAPE = (1, 8, 8)
 WIDTHS = (4, 8)
 
 
-def save_digits(path: Path, *, damage: bool = False) -> Path:
-    """An untrained 2-bit digits network whose random weights reach all levels; `damage` puts a NaN into the first."""
+def save_digits(path: Path, *, damage: bool = False, weight_only: bool = False) -> Path:
+    """An untrained 2-bit digits network whose random weights reach all levels; `damage` puts a NaN into the first.
+
+    With `weight_only` its activations are float.
+    """
     torch.manual_seed(0)
-    model = build("qn-digits", widths=WIDTHS)
+    arguments = {"widths": WIDTHS} | ({"act_levels": None} if weight_only else {})
+    model = build("qn-digits", **arguments)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -34,7 +38,7 @@ def save_digits(path: Path, *, damage: bool = False) -> Path:
         path,
         model,
         arch="qn-digits",
-        arguments={"widths": WIDTHS},
+        arguments=arguments,
         input_shape=INPUT_SHAPE,
         mean=(0.3,),
         std=(0.4,),

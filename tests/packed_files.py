@@ -1,4 +1,4 @@
-"""Packed files made record by record, so that a test can break exactly one thing; the bytes follow docs/packed-format.md alone."""
+"""Packed files made record by record (docs/packed-format.md), so that a test can break exactly one thing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class PackedFile:
         inputs: number of input tensors.
         tensors, ops: records (`format.TENSOR`, `format.OPERATOR`).
         outputs: tensor indices.
-        ranges: tensor -> u8 low[C], high[C].
+        ranges: tensor -> what it claims per channel.
         constants: operator -> bytes.
         header: fields that are not what the parts imply.
         metadata: the last section.
@@ -108,9 +108,14 @@ class PackedFile:
         self.tensors[tensor]["last_use"] = len(self.ops)
         self.outputs.append(tensor)
 
-    def give_ranges(self, tensor: int, low: Sequence[int], high: Sequence[int]) -> None:
+    def give_ranges(self, tensor: int, lo: Sequence[int], hi: Sequence[int]) -> None:
+        """Claim per channel, exactly."""
+        self.tensors[tensor]["rank_flags"] |= f.TENSOR_EXACT
+        self.ranges[tensor] = i32(*lo, *hi)
+
+    def give_steps(self, tensor: int, low: Sequence[int], high: Sequence[int]) -> None:
         """Claim per channel: steps of ceil((hi - lo) / 255) above the record's lo."""
-        self.tensors[tensor]["rank_flags"] |= f.TENSOR_RANGES
+        self.tensors[tensor]["rank_flags"] |= f.TENSOR_STEPS
         self.ranges[tensor] = bytes([*low, *high])
 
     def changed(self, change: Callable[[PackedFile], object]) -> bytes:
@@ -185,10 +190,11 @@ def every_operator() -> PackedFile:
     acc2 = p.tensor((4, 3, 3), -12, 12)
     p.op(f.Opcode.THRESHOLD, [acc2], i32(-2, 3) + i32(-1, 0, 5), flags=f.JOINS | f.LEVEL_TABLE, count=2)
     levels = p.tensor((4, 3, 3), -1, 5, U8, slot=2)
+    p.give_ranges(levels, [-1, -1, -1, -1], [5, 5, 5, 5])
     scale = np.array([1 << 19] * 4, "<i8").tobytes() + i32(3 << 19, 1 << 20, -(1 << 19), 1 << 18)
     p.op(f.Opcode.RESCALE, [levels], scale, flags=f.PER_CHANNEL, parameter=20, first=-8, second=100)
     scaled = p.tensor((4, 3, 3), -5, 15, slot=3)
-    p.give_ranges(scaled, [2, 3, 0, 4], [20, 15, 6, 7])  # steps of one
+    p.give_steps(scaled, [2, 3, 0, 4], [20, 15, 6, 7])  # steps of one
     p.op(f.Opcode.ADD, [scaled, levels], flags=f.JOINS)
     added = p.tensor((4, 3, 3), -6, 20, U8, offset=int(p.tensors[levels]["arena_offset"]))  # in place
 
@@ -211,7 +217,9 @@ def every_operator() -> PackedFile:
     summed = p.tensor((3, 2, 2), -100_000, 300_000, I32)
     p.op(L2_NORM, [summed])
     normed = p.tensor((3, 2, 2), -(1 << 30), 1 << 30, I32)
-    p.op(f.Opcode.RESCALE, [normed], np.array([1 << 22], "<i8").tobytes() + i32(1), parameter=23, first=-128, second=127)
+    p.op(
+        f.Opcode.RESCALE, [normed], np.array([1 << 22], "<i8").tobytes() + i32(1), parameter=23, first=-128, second=127
+    )
     small = p.tensor((3, 2, 2), -128, 127, U8)
     p.op(f.Opcode.RESHAPE, [small])
     flat = p.tensor((12,), -128, 127, U8)

@@ -25,6 +25,16 @@ static void ask(const qxr_model *model)
     (void)qxr_metadata(model, &metadata, &size);
 }
 
+/* What depends on no file. */
+static void require_arguments(const uint8_t *bytes, size_t size)
+{
+    qxr_model model;
+    if (qxr_open(NULL, size, &model) != QXR_ERROR_ARGUMENT || qxr_open(bytes, size, NULL) != QXR_ERROR_ARGUMENT)
+        exit(3);
+    if (qxr_open(bytes + 4, size - 4, &model) != QXR_ERROR_ALIGNMENT)
+        exit(4);
+}
+
 int main(void)
 {
     uint32_t size;
@@ -36,6 +46,8 @@ int main(void)
             return 2;
         status = qxr_open(bytes, size, &model);
         ask(&model);
+        if (size >= 4)
+            require_arguments(bytes, size);
         printf("%d %d\n", (int)status, (int)model.failed_at);
         free(bytes);
     }

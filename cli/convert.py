@@ -29,7 +29,7 @@ from qexport.cli.progress import StageLine
     default="onnx",
     metavar="F,F",
     show_default=True,
-    help="onnx (integers only) and onnx-qdq, separated by commas.",
+    help="onnx (integers only), onnx-qdq and qpk (packed bits), separated by commas.",
 )
 @click.option(
     "--calibration-data",
@@ -45,9 +45,9 @@ from qexport.cli.progress import StageLine
 @click.option("--opset", type=int, metavar="N", help="ONNX operator set, 18 to 25.  [default: 25]")
 @click.option("-o", "--output", required=True, metavar="DIR", type=click.Path(), help="Directory for the results.")
 def convert(checkpoint: str, output: str, **options: Any) -> None:
-    """Convert a checkpoint to integer-only ONNX, proven while it is made.
+    """Convert a checkpoint to integer-only artifacts, proven while they are made.
 
-    Writes DIR/model.onnx, DIR/model.qdq.onnx and DIR/report.json, as --format says; all of them or none.
+    Writes DIR/model.onnx, DIR/model.qdq.onnx, DIR/model.qpk and DIR/report.json, as --format says; all of them or none.
     """
     with StageLine() as stage:
         stage("starting")

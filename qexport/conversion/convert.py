@@ -12,6 +12,8 @@ from qexport.backends.onnx.inspection import weight_bytes
 from qexport.backends.onnx.integer import to_onnx
 from qexport.backends.onnx.qdq import to_qdq
 from qexport.backends.onnx.writer import write_onnx
+from qexport.backends.packed import file as packed
+from qexport.backends.packed.writer import to_packed
 from qexport.calibration import Calibration
 from qexport.conversion.build import Built, Progress, build
 from qexport.conversion.calibrate import RangeSource
@@ -21,12 +23,15 @@ from qexport.conversion.settings import Settings
 from qexport.errors import OptionError
 from qexport.passes.layers import DEFAULT_ACT_BITS
 
-FILE_NAMES = {"onnx": "model.onnx", "onnx-qdq": "model.qdq.onnx"}
+FILE_NAMES = {"onnx": "model.onnx", "onnx-qdq": "model.qdq.onnx", "qpk": "model.qpk"}
 """Formats and the file each is written to."""
 
 REPORT_NAME = "report.json"
 DEFAULT_OPSET = 25
 QDQ_NOTES_KEY = "qexport.qdq_notes"
+
+RECORDED_KEYS = ("qexport.bounds", "qexport.layers")
+"""Metadata that the records of a .qpk file hold anyway."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,10 @@ def convert(
 
     Args:
         checkpoint: file with a network trained with soft quantizers.
-        output: directory for model.onnx, model.qdq.onnx and report.json.
+        output: directory for model.onnx, model.qdq.onnx, model.qpk and report.json.
         bits: what weights and activations were trained for; weight_bits and act_bits replace it for one of them.
             Activations that training left float get act_bits, or 8: `bits` says nothing about them.
-        formats: any of "onnx" (integers only) and "onnx-qdq".
+        formats: any of "onnx" (integers only), "onnx-qdq" and "qpk" (packed bits, for the runtime of this project).
         calibration: what `calibrate` returned for this checkpoint, or its file; act_bits are then those of the file.
         calibration_data: image folder, npz or npy, or whatever else `calibrate` takes, for activations that training
             left float; without it and without `calibration` their ranges come from batch-norm statistics.
@@ -92,13 +97,10 @@ def convert(
     with staged(output) as staging:
         built = build(checkpoint, chosen, calibrate_network=ranges.ranges_of, progress=progress)
         progress("writing")
-        models = {name: _model(built, name, opset) for name in formats}
-        for name, model in models.items():
-            write_onnx(model, staging / FILE_NAMES[name])
-        stored = weight_bytes(models.get("onnx") or next(iter(models.values())))
+        written = {name: _write(built, name, opset, staging / FILE_NAMES[name]) for name in formats}
+        stored = written["onnx" if "onnx" in written else formats[0]].weight_bytes
         files = {FILE_NAMES[name]: (staging / FILE_NAMES[name]).stat().st_size for name in formats}
-        props = [prop for model in models.values() for prop in model.metadata_props]
-        notes = [note for prop in props if prop.key == QDQ_NOTES_KEY for note in prop.value.splitlines()]
+        notes = [note for one in written.values() for note in one.notes]
         report = conversion_report(built, stored, files, notes)
         (staging / REPORT_NAME).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return Artifact(built, {name: Path(output) / FILE_NAMES[name] for name in formats}, report)
@@ -124,7 +126,28 @@ def metadata(built: Built) -> dict[str, str]:
     }
 
 
-def _model(built: Built, name: str, opset: int) -> Any:
+@dataclass(frozen=True)
+class Written:
+    """What the report says about one file.
+
+    Attributes:
+        weight_bytes: stored bytes of each layer's weights.
+        notes: remarks of the backend.
+    """
+
+    weight_bytes: dict[str, int]
+    notes: list[str]
+
+
+def _write(built: Built, name: str, opset: int, path: Path) -> Written:
+    props = metadata(built)
+    if name == "qpk":
+        kept = {key: value for key, value in props.items() if key not in RECORDED_KEYS}
+        return Written(packed.weight_bytes(packed.write_packed(to_packed(built.graph, metadata=kept), path)), [])
     if name == "onnx":
-        return to_onnx(built.graph, metadata=metadata(built), opset=opset)
-    return to_qdq(built.lowered.real, metadata=metadata(built), opset=opset)
+        model = to_onnx(built.graph, metadata=props, opset=opset)
+    else:
+        model = to_qdq(built.lowered.real, metadata=props, opset=opset)
+    write_onnx(model, path)
+    notes = [prop.value for prop in model.metadata_props if prop.key == QDQ_NOTES_KEY]
+    return Written(weight_bytes(model), [note for text in notes for note in text.splitlines()])

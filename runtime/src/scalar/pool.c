@@ -34,16 +34,6 @@ static void pool_window(const qxr_work *work, uint32_t pixel, uint32_t channel, 
     }
 }
 
-/* Averages over the pixels inside the image are sums with a factor per row and column of the result. */
-static void multiply_factors(const qxr_work *work, uint32_t pixel, uint32_t count, int32_t *y)
-{
-    const uint32_t width = work->out->extent[2];
-    const int32_t *rows = qxr_constants32(work), *columns = rows + work->out->extent[1];
-    const int32_t factor = qxr_wrap_mul(rows[pixel / width], columns[pixel % width]);
-    for (uint32_t c = 0; c < count; c++)
-        y[c] = qxr_wrap_mul(y[c], factor);
-}
-
 static void pool(const qxr_work *work, const qxr_tile *tile, int is_max, int32_t *y)
 {
     for (uint32_t p = 0; p < tile->pixels; p++)
@@ -54,10 +44,19 @@ static void pool(const qxr_work *work, const qxr_tile *tile, int is_max, int32_t
 
 void qxr_scalar_max_pool(const qxr_work *work, const qxr_tile *tile, int32_t *y) { pool(work, tile, 1, y); }
 
+void qxr_multiply_factors(const qxr_work *work, const qxr_tile *tile, int32_t *y)
+{
+    const uint32_t width = work->out->extent[2];
+    const int32_t *rows = qxr_constants32(work), *columns = rows + work->out->extent[1];
+    for (uint32_t p = 0; p < tile->pixels && work->op->flags & QXR_FACTORS; p++, y += tile->channels) {
+        const int32_t factor = qxr_wrap_mul(rows[(tile->pixel + p) / width], columns[(tile->pixel + p) % width]);
+        for (uint32_t c = 0; c < tile->channels; c++)
+            y[c] = qxr_wrap_mul(y[c], factor);
+    }
+}
+
 void qxr_scalar_sum_pool(const qxr_work *work, const qxr_tile *tile, int32_t *y)
 {
     pool(work, tile, 0, y);
-    if (work->op->flags & QXR_FACTORS)
-        for (uint32_t p = 0; p < tile->pixels; p++)
-            multiply_factors(work, tile->pixel + p, tile->channels, y + (size_t)p * tile->channels);
+    qxr_multiply_factors(work, tile, y);
 }

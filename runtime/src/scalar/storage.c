@@ -22,7 +22,7 @@ void qxr_scalar_load_run(const qxr_tensor *tensor, const uint8_t *data, size_t f
     }
 }
 
-static void store_run(const qxr_tensor *tensor, uint8_t *data, size_t first, size_t count, const int32_t *y)
+void qxr_scalar_store_run(const qxr_tensor *tensor, uint8_t *data, size_t first, size_t count, const int32_t *y)
 {
     const int32_t base = qxr_base(tensor);
     void *at = data + first * qxr_element_bytes(tensor);
@@ -51,6 +51,6 @@ void qxr_scalar_load(const qxr_tensor *tensor, const uint8_t *data, const qxr_ti
 void qxr_scalar_store(const qxr_tensor *tensor, uint8_t *data, const qxr_tile *tile, const int32_t *y)
 {
     for (uint32_t p = 0; p < tile->pixels; p++)
-        store_run(tensor, data, (size_t)(tile->pixel + p) * tensor->extent[0] + tile->channel, tile->channels,
-                  y + (size_t)p * tile->channels);
+        qxr_scalar_store_run(tensor, data, (size_t)(tile->pixel + p) * tensor->extent[0] + tile->channel,
+                             tile->channels, y + (size_t)p * tile->channels);
 }

@@ -1,0 +1,111 @@
+/* Maximum and sum over windows with AVX2, eight channels at a time. */
+#include "x86/avx2_lanes.h"
+
+/* The taps of one window that lie inside the image. */
+typedef struct window {
+    const uint8_t *first;    /* element 0 of the pixel under the first of them */
+    size_t row, column;      /* bytes from tap to tap */
+    uint32_t rows, columns;
+} window;
+
+/* First tap inside the image, and how many, along one axis. */
+static uint32_t taps_inside(const qxr_op *op, uint32_t axis, uint32_t at, uint32_t extent, uint32_t *first)
+{
+    uint32_t begin = 0, end = op->window[axis];
+    while (begin < end && qxr_input_at(op, axis, at, begin) >= extent)
+        begin++;
+    while (end > begin && qxr_input_at(op, axis, at, end - 1u) >= extent)
+        end--;
+    *first = qxr_input_at(op, axis, at, begin);
+    return end - begin;
+}
+
+static window window_at(const qxr_work *work, uint32_t pixel)
+{
+    const qxr_tensor *in = work->in[0];
+    const size_t bytes = (size_t)in->extent[0] * qxr_element_bytes(in);
+    uint32_t row, column;
+    window w;
+    w.rows = taps_inside(work->op, 0, pixel / work->out->extent[2], in->extent[1], &row);
+    w.columns = taps_inside(work->op, 1, pixel % work->out->extent[2], in->extent[2], &column);
+    w.first = work->arena + in->arena_offset;
+    if (w.rows && w.columns)
+        w.first += ((size_t)row * in->extent[2] + column) * bytes;
+    w.row = work->op->dilation[0] * in->extent[2] * bytes;
+    w.column = work->op->dilation[1] * bytes;
+    return w;
+}
+
+static inline __m256i load_tap(uint32_t storage, const uint8_t *at, uint32_t lanes)
+{
+    if (storage == QXR_I32)
+        return load_lanes((const int32_t *)(const void *)at, lanes);
+    if (storage == QXR_U8) {
+        uint8_t few[LANES] = {0};
+        if (lanes < LANES) {
+            for (uint32_t i = 0; i < lanes; i++)
+                few[i] = at[i];
+            at = few;
+        }
+        return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)at));
+    }
+    if (lanes < LANES) {
+        int32_t few[LANES] = {0};
+        for (uint32_t i = 0; i < lanes; i++)
+            few[i] = ((const int16_t *)(const void *)at)[i];
+        return load_lanes(few, LANES);
+    }
+    return _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)at));
+}
+
+/* Eight channels from `channel` on; bytes are joined as bytes, their base added once a tap. */
+static inline __m256i join_taps(const window *w, const qxr_tensor *in, uint32_t storage, uint32_t channel,
+                                uint32_t lanes, int is_max)
+{
+    const int32_t base = storage == QXR_U8 ? qxr_base(in) : 0;
+    const uint32_t count = is_max ? 1u : w->rows * w->columns;
+    __m256i joined = _mm256_set1_epi32(is_max ? INT32_MIN : 0);
+    for (uint32_t r = 0; r < w->rows; r++)
+        for (uint32_t c = 0; c < w->columns; c++) {
+            const uint8_t *at = w->first + r * w->row + c * w->column + (size_t)channel * (1u << (storage - 1u));
+            const __m256i tap = load_tap(storage, at, lanes);
+            joined = is_max ? _mm256_max_epi32(joined, tap) : _mm256_add_epi32(joined, tap);
+        }
+    return _mm256_add_epi32(joined, _mm256_set1_epi32((int32_t)(count * (uint32_t)base)));
+}
+
+static inline void pool_pixels(const qxr_work *work, const qxr_tile *tile, uint32_t storage, int is_max, int32_t *y)
+{
+    for (uint32_t p = 0; p < tile->pixels; p++) {
+        const window w = window_at(work, tile->pixel + p);
+        for (uint32_t c = 0; c < tile->channels; c += LANES) {
+            const uint32_t lanes = qxr_min(LANES, tile->channels - c);
+            store_lanes(y + c, lanes, join_taps(&w, work->in[0], storage, tile->channel + c, lanes, is_max));
+        }
+        y += tile->channels;
+    }
+}
+
+/* Constant arguments: a loop of its own for each storage. */
+static inline void pool(const qxr_work *work, const qxr_tile *tile, int is_max, int32_t *y)
+{
+    switch (qxr_storage(work->in[0])) {
+    case QXR_U8:
+        pool_pixels(work, tile, QXR_U8, is_max, y);
+        break;
+    case QXR_I16:
+        pool_pixels(work, tile, QXR_I16, is_max, y);
+        break;
+    default:
+        pool_pixels(work, tile, QXR_I32, is_max, y);
+        break;
+    }
+}
+
+void qxr_avx2_max_pool(const qxr_work *work, const qxr_tile *tile, int32_t *y) { pool(work, tile, 1, y); }
+
+void qxr_avx2_sum_pool(const qxr_work *work, const qxr_tile *tile, int32_t *y)
+{
+    pool(work, tile, 0, y);
+    qxr_multiply_factors(work, tile, y);
+}

@@ -459,6 +459,11 @@ case("l2-norm-of-float-activations", float_layers=1, needs=("l2_norm",))(
 )
 
 
+case("l2-norm-calibrated", float_layers=1, calibrate=True, needs=("l2_norm",))(
+    lambda rng: l2_norm(rng, nn.ReLU(), F.normalize, float_conv(rng, 6, 4, padding=1))
+)
+
+
 def _head(x: Tensor, values: int) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, values)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qexport.ir import Graph, Node, TensorType, prune
 from qexport.ir.types import INT32_MAX
-from qexport.ops import Affine, BorderBias, Conv2d, Linear, Step, Weight
+from qexport.ops import Affine, BorderBias, Conv2d, L2Norm, Linear, Step, Weight
 from qexport.ops.weight import spread_over_groups
 from qexport.passes.edge_weights import ACCUMULATOR_SHARE, fit_edge_levels, wide_bits
 from qexport.passes.pending import Rationals, rationals
@@ -58,6 +58,8 @@ def quantize_layers(graph: Graph, options: LayerOptions) -> Graph:
     renamed = {name: name for name in graph.inputs}
     for node in graph.nodes:
         inputs = tuple(renamed[t] for t in node.inputs)
+        if isinstance(node.op, L2Norm):
+            inputs = (_codes(out, inputs[0], node.inputs[0], options),)
         if isinstance(node.op, Conv2d | Linear):
             renamed[node.name] = _quantize_layer(out, replace(node, inputs=inputs), node.inputs[0], options)
         else:
@@ -67,10 +69,15 @@ def quantize_layers(graph: Graph, options: LayerOptions) -> Graph:
 
 
 def needs_range(graph: Graph) -> dict[str, bool]:
-    """Real tensors that feed a layer without being integers: name -> whether the layer is a low-bit one."""
+    """Real tensors that feed a layer without being integers: name -> whether the layer is a low-bit one.
+
+    A norm counts as one: of anything but exact integers the direction of a short vector is not known.
+    """
     units = integer_units(graph)
     found: dict[str, bool] = {}
     for node in graph.nodes:
+        if isinstance(node.op, L2Norm) and node.inputs[0] not in units:
+            found[node.inputs[0]] = True
         if isinstance(node.op, Conv2d | Linear) and not _ready(graph, node.inputs[0], node.op.weight, units):
             found[node.inputs[0]] = found.get(node.inputs[0], False) or node.op.weight.is_quantized
     return found
@@ -92,14 +99,21 @@ def _quantize_layer(out: Graph, node: Node, original_input: str, options: LayerO
     assert isinstance(op, Conv2d | Linear)
     x = node.inputs[0]
     wants_codes = op.weight.is_quantized or isinstance(op, Conv2d)
-    if wants_codes and original_input in options.ranges and not _ready(out, x, op.weight, integer_units(out)):
-        bits = options.bits_of.get(original_input, options.act_bits)
-        x = _add_quantizer(out, x, options.ranges[original_input], bits)
+    if wants_codes and not _ready(out, x, op.weight, integer_units(out)):
+        x = _codes(out, x, original_input, options)
     source = _input_source(out, x, op.weight)
     weight = _integer_weight(op, out.types[source.tensor], source, options, node.name)
     if source.offset is None:
         return out.add(node.name, replace(op, weight=weight), source.tensor, source=node.source)
     return _layer_with_offset(out, node, replace(op, weight=weight), source)
+
+
+def _codes(out: Graph, x: str, original: str, options: LayerOptions) -> str:
+    """The tensor behind a calibrated quantizer where its range is known and it is no integers already."""
+    if original not in options.ranges or x in integer_units(out):
+        return x
+    bits = options.bits_of.get(original, options.act_bits)
+    return _add_quantizer(out, x, options.ranges[original], bits)
 
 
 @dataclass(frozen=True, eq=False)

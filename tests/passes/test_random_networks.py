@@ -18,6 +18,7 @@ from qexport.ops import (
     Clip,
     Concat,
     Conv2d,
+    L2Norm,
     Linear,
     MaxPool,
     Op,
@@ -26,6 +27,7 @@ from qexport.ops import (
     Reshape,
     Slice,
     Step,
+    Transpose,
     Weight,
 )
 from qexport.passes.layers import LayerOptions, quantize_layers
@@ -34,7 +36,8 @@ from qexport.stepfunction import StepFunction
 
 SIZE = 6
 LEVEL_SETS = ((-1, 1), (-1, 0, 1), (-2, -1, 0, 1), (-4, -2, -1, 0, 1, 2, 4), tuple(range(-8, 8)))
-BLOCKS = ("low", "float", "affine", "relu", "clip", "prelu", "step", "max", "avg", "pad", "slice", "add", "concat")
+BLOCKS = ("low", "float", "affine", "relu", "clip", "prelu", "step", "max", "avg", "pad", "slice", "add", "concat",
+          "join", "transpose", "reshape", "norm", "mean")  # fmt: skip
 
 
 class Composer:
@@ -82,13 +85,32 @@ class Composer:
             kernel, pad = self.draw(st.sampled_from([(2, 0), (3, 1)]))
             pools = {"max": MaxPool, "avg": AvgPool}
             pads = ((pad, pad), (pad, pad))
-            return self.put(pools[kind]((kernel, kernel), (1, 1), pads), x) if self.shape(x)[1] >= 2 else x
+            return self.put(pools[kind]((kernel, kernel), (1, 1), pads), x) if min(self.shape(x)[1:]) >= 2 else x
         if kind == "pad":
             return self.put(Pad(self.draw(st.sampled_from([((0, 0), (1, 0), (0, 1)), ((1, 2), (0, 0), (0, 0))]))), x)
         if kind == "slice":
             return self.put(
                 Slice(((0, max(1, channels - 1), 1), (0, self.shape(x)[1], 1), (0, self.shape(x)[2], 1))), x
             )
+        if kind == "transpose":
+            return self.put(Transpose(self.shape(x), self.draw(st.sampled_from([(0, 2, 1), (1, 2, 0), (2, 1, 0)]))), x)
+        if kind == "reshape":
+            first, second, third = self.shape(x)
+            shapes = [(1, first, second * third), (first * second, 1, third), (second, first, third)]
+            return self.put(Reshape(self.shape(x), self.draw(st.sampled_from(shapes))), x)
+        if kind == "norm":
+            return self.put(L2Norm(), x)
+        if kind == "mean":
+            pads = ((1, 1), (1, 1))
+            rows, cols = AvgPool((3, 3), (1, 1), pads).taps_inside(self.graph.types[x])
+            if rows.min() == 0 or cols.min() == 0:
+                return x
+            return self.put(AvgPool((3, 3), (1, 1), pads, (tuple(rows.tolist()), tuple(cols.tolist()))), x)
+        if kind == "join":
+            axis = self.draw(st.sampled_from([1, 2]))
+            rest = self.shape(x)[:axis] + self.shape(x)[axis + 1 :]
+            joined = [t for t in self.pool if self.shape(t)[:axis] + self.shape(t)[axis + 1 :] == rest]
+            return self.put(Concat(axis), x, self.draw(st.sampled_from(joined)))
         fitting = [t for t in self.pool if self.shape(t)[kind == "concat" :] == self.shape(x)[kind == "concat" :]]
         other = self.draw(st.sampled_from(fitting))
         return self.put(Add() if kind == "add" else Concat(), x, other)

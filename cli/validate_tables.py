@@ -103,7 +103,7 @@ def artifact_table(report: Report) -> Table:
         elif artifact.differing:
             result = f"{len(artifact.differing)} tensors differ"
         else:
-            result = f"equal, all layers on {count(artifact.images_all_tensors)} images, optimized or not"
+            result = f"equal, all layers on {count(artifact.images_all_tensors)} images: {'; '.join(artifact.paths)}"
         shown.add_row(
             artifact.file,
             "equality" if artifact.exact else "none",

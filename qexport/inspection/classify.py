@@ -1,8 +1,9 @@
-"""Classes an artifact gives to images, by ONNX Runtime alone: no torch."""
+"""Classes an artifact gives to images, by ONNX Runtime or by our own runtime: no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qexport.backends.onnx.describe import decode_metadata
-from qexport.backends.onnx.reader import read_onnx
-from qexport.backends.onnx.session import open_session, run_session
+from qexport.backends.metadata import decode_metadata
 from qexport.datasets import open_dataset, read_image
 from qexport.datasets.folder import IMAGE_SUFFIXES
 from qexport.errors import ArtifactError, DataError
+from qexport.session import MAX_THREADS, InferenceSession, is_packed
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def classify(model: str | Path, images: str | Path, top: int) -> Iterator[list[P
     Raises:
         ArtifactError: the model is unreadable or not one of ours; DataError: the images are unusable.
     """
-    proto, properties = read_onnx(model)
+    properties, run = _open_packed(model) if is_packed(model) else _open_onnx(model)
     metadata = decode_metadata(properties, model)
     missing = [key for key in ("qexport.input_shape", "qexport.outputs") if key not in metadata]
     if missing:
@@ -61,12 +61,30 @@ def classify(model: str | Path, images: str | Path, top: int) -> Iterator[list[P
             got=f"no metadata {', '.join(missing)}",
             expected="a file of qexport convert, which says how to feed it and what its outputs mean",
         )
+    for batch in _batches(Path(images), tuple(metadata["qexport.input_shape"])):
+        for row in run(batch):
+            yield _ranked(row, metadata, top)
+
+
+Run = Callable[[NDArray[np.uint8]], NDArray]
+"""Images to the first output."""
+
+
+def _open_onnx(model: str | Path) -> tuple[dict[str, str], Run]:
+    """Metadata, and what runs the model; onnx is imported here, since a .qpk file does without it."""
+    from qexport.backends.onnx.reader import read_onnx
+    from qexport.backends.onnx.session import open_session, run_session
+
+    proto, properties = read_onnx(model)
     session = open_session(proto, name=str(model))
     (feed,) = (declared.name for declared in session.get_inputs())
-    for batch in _batches(Path(images), tuple(metadata["qexport.input_shape"])):
-        logits = next(iter(run_session(session, {feed: batch}).values()))
-        for row in logits:
-            yield _ranked(row, metadata, top)
+    return properties, lambda batch: next(iter(run_session(session, {feed: batch}).values()))
+
+
+def _open_packed(model: str | Path) -> tuple[dict[str, str], Run]:
+    session = InferenceSession(model, threads=min(os.cpu_count() or 1, MAX_THREADS))
+    (feed,) = (declared.name for declared in session.get_inputs())
+    return session.get_modelmeta().custom_metadata_map, lambda batch: session.run(None, {feed: batch})[0]
 
 
 def _batches(path: Path, shape: tuple[int, int, int]) -> Iterator[NDArray[np.uint8]]:

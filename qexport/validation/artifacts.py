@@ -1,13 +1,12 @@
-"""Artifacts against the integer reference: equality of every layer, `==`, optimizations off and on."""
+"""Artifacts against the integer reference: equality of every layer, `==`, on every path a file can be run."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from qexport.backends.onnx.integer import FORMAT_KEY
@@ -15,55 +14,47 @@ from qexport.backends.onnx.reader import read_onnx
 from qexport.backends.onnx.session import open_session, run_all_tensors, run_session
 from qexport.conversion.settings import Settings
 from qexport.errors import ArtifactError
+from qexport.session import InferenceSession, available_isas, is_packed
 from qexport.validation.report import ArtifactResult
 
-EXACT_FORMATS = ("onnx",)
+EXACT_FORMATS = ("onnx", "qpk")
+
+THREADS = (1, 2)
+SETTINGS_KEY = "qexport.settings"
 
 
-@dataclass
-class OnnxArtifact:
-    """An ONNX file under validation.
+class Artifact(ABC):
+    """A file under validation.
 
-    Attributes:
+    Args:
         file: its path.
-        model: as read.
-        properties: metadata_props.
-        differing: tensor -> values that differed from the reference.
+        properties: its metadata.
+        paths: the ways in which it can be run, in words; all give every layer of some images.
+        fast: the first so many paths give the outputs of all images; the first one's are what the file says.
+
+    Raises:
+        ArtifactError: not written by qexport's convert.
     """
 
-    file: Path
-    model: Any
-    properties: dict[str, str]
-    tensors: int = 0
-    images_all_tensors: int = 0
-    images: int = 0
-    differing: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        self.session = open_session(self.model, name=str(self.file))
-
-    @classmethod
-    def read(cls, path: str | Path) -> OnnxArtifact:
-        """Load an artifact of qexport.
-
-        Raises:
-            ArtifactError: no such file, no ONNX model, or not written by qexport's convert.
-        """
-        file = Path(path)
-        model, properties = read_onnx(file)
-        if "qexport.settings" not in properties:
+    def __init__(self, file: str | Path, properties: dict[str, str], paths: Sequence[str], fast: int) -> None:
+        self.file = Path(file)
+        self.properties = properties
+        self.paths = list(paths)
+        self.fast = fast
+        self.tensors = self.images_all_tensors = self.images = 0
+        self.differing = Counter[str]()
+        if SETTINGS_KEY not in properties:
             raise ArtifactError(
                 "the model was not written by qexport",
                 where=str(file),
                 got=f"metadata {sorted(properties) or 'none'}",
-                expected="metadata_props with qexport.settings",
+                expected=f"metadata with {SETTINGS_KEY}",
                 remedy="validate a file that qexport convert wrote",
             )
-        return cls(file, model, properties)
 
     @property
     def settings(self) -> Settings:
-        return Settings.from_json(self.properties["qexport.settings"])
+        return Settings.from_json(self.properties[SETTINGS_KEY])
 
     @property
     def source_sha256(self) -> str:
@@ -74,37 +65,97 @@ class OnnxArtifact:
         """Whether the format promises the reference's integers."""
         return self.properties.get(FORMAT_KEY) in EXACT_FORMATS
 
+    @abstractmethod
+    def run_all(self, path: str, feeds: dict[str, NDArray]) -> dict[str, NDArray]:
+        """Every tensor on one batch, inputs left out."""
+
+    @abstractmethod
+    def run(self, path: str, feeds: dict[str, NDArray]) -> dict[str, NDArray]:
+        """The outputs on one batch."""
+
     def compare_all(self, feeds: dict[str, NDArray], integers: dict[str, NDArray]) -> None:
-        """Compare every layer output on one batch, with ONNX Runtime's optimizations off and on."""
+        """Compare every layer output on one batch, on every path."""
         if not self.is_exact:
             return
-        for optimized in (False, True):
-            found = run_all_tensors(self.model, feeds, optimized)
+        for path in self.paths:
+            found = self.run_all(path, feeds)
             for name, expected in integers.items():
                 if name in feeds:
                     continue
                 if name not in found:
                     self.differing[f"{name} (missing)"] += 1
                     continue
-                self._count(f"{name}{'' if optimized else ' (unoptimized)'}", found[name], expected)
+                self._count(f"{name} ({path})", found[name], expected)
             self.tensors = len(found)
         self.images_all_tensors += len(next(iter(feeds.values())))
 
     def outputs(self, feeds: dict[str, NDArray], names: list[str], integers: dict[str, NDArray]) -> NDArray:
         """First output on one batch, every output compared with the reference where the format promises equality."""
-        found = run_session(self.session, feeds)
+        results = {path: self.run(path, feeds) for path in self.paths[: self.fast if self.is_exact else 1]}
         if self.is_exact:
-            for name in names:
-                self._count(name, found[name], integers[name])
+            for path, found in results.items():
+                for name in names:
+                    self._count(f"{name} ({path})", found[name], integers[name])
         self.images += len(next(iter(feeds.values())))
-        return next(iter(found.values()))
+        return next(iter(results[self.paths[0]].values()))
 
     def _count(self, name: str, found: NDArray, expected: NDArray) -> None:
-        wrong = expected.size if found.shape != expected.shape else int(np.sum(found != expected))
+        wrong = expected.size if found.shape != expected.shape else int((found != expected).sum())
         if wrong:
             self.differing[name] += wrong
 
     def result(self) -> ArtifactResult:
         return ArtifactResult(
-            self.file.name, self.is_exact, self.tensors, self.images_all_tensors, self.images, dict(self.differing)
+            self.file.name,
+            self.is_exact,
+            self.tensors,
+            self.images_all_tensors,
+            self.images,
+            dict(self.differing),
+            self.paths,
         )
+
+
+class OnnxArtifact(Artifact):
+    """An ONNX file, run by ONNX Runtime with its optimizations on and off."""
+
+    def __init__(self, file: str | Path) -> None:
+        self.model, properties = read_onnx(file)
+        super().__init__(file, properties, ("optimized", "unoptimized"), fast=1)
+        self.session = open_session(self.model, name=str(file))
+
+    def run_all(self, path: str, feeds: dict[str, NDArray]) -> dict[str, NDArray]:
+        return run_all_tensors(self.model, feeds, path == "optimized")
+
+    def run(self, path: str, feeds: dict[str, NDArray]) -> dict[str, NDArray]:
+        return run_session(self.session, feeds)
+
+
+class PackedArtifact(Artifact):
+    """A .qpk file, run on every instruction set of this processor, with one thread and with two."""
+
+    def __init__(self, file: str | Path) -> None:
+        self.sessions = {
+            f"{isa}, {threads} thread{'s' if threads > 1 else ''}": InferenceSession(file, threads=threads, isa=isa)
+            for isa in reversed(available_isas())
+            for threads in THREADS
+        }
+        first = next(iter(self.sessions.values()))
+        super().__init__(file, first.get_modelmeta().custom_metadata_map, list(self.sessions), len(THREADS))
+
+    def run_all(self, path: str, feeds: dict[str, NDArray]) -> dict[str, NDArray]:
+        return dict(self.sessions[path].run_all(feeds))
+
+    def run(self, path: str, feeds: dict[str, NDArray]) -> dict[str, NDArray]:
+        session = self.sessions[path]
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def open_artifact(path: str | Path) -> Artifact:
+    """Load an artifact of qexport; a file named *.qpk is read as one, any other as ONNX.
+
+    Raises:
+        ArtifactError: no such file, damaged or of another kind, or not written by qexport's convert.
+    """
+    return PackedArtifact(path) if is_packed(path) else OnnxArtifact(path)

@@ -78,9 +78,10 @@ class ArtifactResult:
 
     Attributes:
         exact: whether the artifact promises equality (integer artifacts do, QDQ does not).
-        tensors: how many layer outputs were compared, on `images_all_tensors` images, optimizations off and on.
-        images: images whose final outputs were compared.
-        differing: names of tensors with any difference, with counts.
+        tensors: how many layer outputs were compared, on `images_all_tensors` images and every path.
+        images: images whose final outputs were compared, on the fastest path or paths.
+        differing: names of tensors, with the path, that have any difference, with counts.
+        paths: the ways in which the file was run: optimized or not, instruction sets and threads.
     """
 
     file: str
@@ -89,6 +90,7 @@ class ArtifactResult:
     images_all_tensors: int
     images: int
     differing: dict[str, int]
+    paths: list[str]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from qexport.errors import ArtifactError, OptionError
 from qexport.models.quantizers import set_soft
 from qexport.reference import interpret
 from qexport.validation.accuracy import Accuracy
-from qexport.validation.artifacts import OnnxArtifact
+from qexport.validation.artifacts import Artifact, open_artifact
 from qexport.validation.explain import Explainer
 from qexport.validation.report import LevelResult, Report
 
@@ -34,7 +34,7 @@ class _Networks:
     """The networks a batch runs through."""
 
     built: Built
-    artifacts: list[OnnxArtifact]
+    artifacts: list[Artifact]
     has_soft: bool
 
 
@@ -70,7 +70,7 @@ def validate(
         ArtifactError: an artifact is unreadable or from another checkpoint; DataError: unusable images;
         and whatever `build` raises.
     """
-    opened = [OnnxArtifact.read(path) for path in artifacts]
+    opened = [open_artifact(path) for path in artifacts]
     _check_source(opened, Path(checkpoint))
     built = build(checkpoint, _common_settings(opened, overrides), progress=progress)
     names = built.checkpoint.class_names
@@ -100,7 +100,7 @@ def validate(
     return replace(report, failures=_failures(report, max_drop))
 
 
-def _common_settings(artifacts: list[OnnxArtifact], overrides: dict[str, Any]) -> Settings:
+def _common_settings(artifacts: list[Artifact], overrides: dict[str, Any]) -> Settings:
     """The settings all artifacts share."""
     if not artifacts:
         raise OptionError("no artifact to validate", remedy="name at least one file written by qexport convert")
@@ -115,7 +115,7 @@ def _common_settings(artifacts: list[OnnxArtifact], overrides: dict[str, Any]) -
     return replace(first, **{k: v for k, v in overrides.items() if v})
 
 
-def _check_source(artifacts: list[OnnxArtifact], checkpoint: Path) -> None:
+def _check_source(artifacts: list[Artifact], checkpoint: Path) -> None:
     """Before anything is built: with another checkpoint the build would fail too, for a reason that misleads."""
     try:
         with checkpoint.open("rb") as stream:

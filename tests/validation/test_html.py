@@ -21,7 +21,7 @@ REPORT = Report(
     ],
     layers=[LayerResult("layer<1>", 1000, 7, 4, 3, 0, 1e-4, 5e-5)],
     fixed_points=[FixedPointResult("add", 2.0**-12, 16, 1e-4, 2e-4, 0, 3, 60.5, 0.999)],
-    artifacts=[ArtifactResult("model.onnx", True, 12, 64, 1234, {})],
+    artifacts=[ArtifactResult("model.onnx", True, 12, 64, 1234, {}, ["optimized"])],
     changed=[("cat", "dog & fox", 2)],
     proof={},
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, ValueInfoProto, numpy_helper
 
+from qexport.backends.metadata import decode_metadata
 from qexport.backends.onnx.inspection import assert_integer, find_float_tensors, weight_bytes
 from qexport.backends.onnx.reader import read_onnx
 from qexport.errors import ArtifactError
@@ -72,33 +72,6 @@ def check_integer(path: str | Path) -> None:
     except ArtifactError as error:
         raise ArtifactError(
             error.what, where=str(path), got=error.got, expected=error.expected, remedy=error.remedy
-        ) from error
-
-
-def decode_metadata(properties: dict[str, str], path: str | Path) -> dict[str, Any]:
-    """The metadata_props that qexport writes, decoded; {} for a foreign file.
-
-    Raises:
-        ArtifactError: a value is not the JSON it should be.
-    """
-    return {key: _decoded(key, text, path) for key, text in properties.items() if key.startswith("qexport.")}
-
-
-_TEXT_KEYS = ("source_sha256", "source_file", "family", "architecture", "preprocessing", "format", "qdq_notes")
-
-
-def _decoded(key: str, text: str, path: str | Path) -> Any:
-    if key.removeprefix("qexport.") in _TEXT_KEYS:
-        return text
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ArtifactError(
-            "the metadata is damaged",
-            where=f"{path}: {key}",
-            got=text[:60],
-            expected="JSON",
-            remedy="convert the checkpoint again",
         ) from error
 
 

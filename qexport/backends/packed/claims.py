@@ -56,16 +56,14 @@ def claim_ranges(graph: Graph, stored: frozenset[str]) -> Claims:
         AccumulatorError: even with exact ranges everywhere an accumulator could overflow, as its inputs' ranges are
             widened to contain zero.
     """
-    details: dict[str, Detail] = {}
-    while True:
-        claims = _propagate(graph, details, stored)
-        if isinstance(claims, Claims):
-            break
-        details |= _refine(graph, claims, details)
-    for tensor in sorted(details, key=lambda t: (-graph.types[t].channels, t)):
+    claims = _propagate(graph, {}, stored, Claims({}, {}))
+    while isinstance(claims, _Refused):
+        details = claims.so_far.details
+        claims = _propagate(graph, details | _refine(graph, claims, details), stored, claims.so_far)
+    for tensor in sorted(claims.details, key=lambda t: (-graph.types[t].channels, t)):
         for detail in range(claims.details[tensor]):
             fewer = {t: d for t, d in {**claims.details, tensor: Detail(detail)}.items() if d}
-            tried = _propagate(graph, fewer, stored)
+            tried = _propagate(graph, fewer, stored, claims)
             if isinstance(tried, Claims):
                 claims = tried
                 break
@@ -74,27 +72,36 @@ def claim_ranges(graph: Graph, stored: frozenset[str]) -> Claims:
 
 @dataclass(frozen=True)
 class _Refused:
-    """The first node whose claim cannot be made, and why."""
+    """The first node whose claim cannot be made, why, and the claims before it."""
 
     node: Node
     why: str
+    so_far: Claims
 
 
-def _propagate(graph: Graph, details: Mapping[str, Detail], stored: frozenset[str]) -> Claims | _Refused:
-    """The claims that follow from each other."""
+def _propagate(graph: Graph, details: dict[str, Detail], stored: frozenset[str], known: Claims) -> Claims | _Refused:
+    """The claims that follow from each other; those of `known` are used again where nothing before them changed."""
     ranges = {name: integer(tensor_type.shape, *BYTE) for name, tensor_type in graph.inputs.items()}
+    claims, changed = Claims(ranges, details), set[str]()
     for node in graph.nodes:
+        before, detail = known.ranges.get(node.name), details.get(node.name, Detail.WHOLE)
+        same_detail = detail == known.details.get(node.name, Detail.WHOLE)
+        if before is not None and same_detail and changed.isdisjoint(node.inputs):
+            ranges[node.name] = before
+            continue
         try:
             found = result_range(node.op, [ranges[t] for t in node.inputs])
         except AccumulatorError as error:
-            return _Refused(node, f"{error.what}: {error.got}")
+            return _Refused(node, f"{error.what}: {error.got}", claims)
         lo, hi = int(found.lo.min()), int(found.hi.max())
         if lo < INT32_MIN or hi > INT32_MAX:
-            return _Refused(node, f"values in [{lo}, {hi}]")
+            return _Refused(node, f"values in [{lo}, {hi}]", claims)
         if node.name in stored and Storage.holding(lo, hi) > storage_of(graph, node.name):
-            return _Refused(node, f"values in [{lo}, {hi}] in the arena")
-        ranges[node.name] = details.get(node.name, Detail.WHOLE).applied(found)
-    return Claims(ranges, dict(details))
+            return _Refused(node, f"values in [{lo}, {hi}] in the arena", claims)
+        ranges[node.name] = detail.applied(found)
+        if before is None or not ranges[node.name].same_as(before):
+            changed.add(node.name)
+    return claims
 
 
 def storage_of(graph: Graph, tensor: str) -> Storage:

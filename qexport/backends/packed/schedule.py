@@ -10,6 +10,9 @@ from qexport.backends.packed.lifetimes import blocks_of, live_sets
 SWEEPS = 4
 """Passes over the operators; the search has always ended before."""
 
+EFFORT = 1_000_000
+"""Operators looked at in all schedules tried: half a minute; networks of a hundred operators need a fiftieth."""
+
 Cost = tuple[int, int, int]
 
 
@@ -21,11 +24,14 @@ def find_schedule(net: Network) -> Schedule:
     that reads them. Deterministic.
     """
     best = arrange(net, range(net.ops))
-    cost = _cost(net, best)
+    cost, effort = _cost(net, best), EFFORT
     for _ in range(SWEEPS):
         before = cost
         for op in range(net.ops):
             for candidate in _moves(net, best, op):
+                effort -= net.ops
+                if effort < 0:
+                    return best
                 found = _cost(net, candidate)
                 if found < cost:
                     best, cost = candidate, found

@@ -191,18 +191,8 @@ def _activation(levels: Sequence[int] | None) -> nn.Module:
 
 
 def _stages(blocks: Sequence[int], widths: Sequence[int], block: Callable[[int, int, int], nn.Module]) -> nn.Sequential:
-    """Sequential of stages named layer1, layer2, ..., each a Sequential of blocks (in, out, stride).
-
-    Raises:
-        OptionError: the stage lists do not fit each other, or hold numbers that are not positive.
-    """
-    valid = len(blocks) == len(widths) and all(isinstance(n, int) and n > 0 for n in (*blocks, *widths))
-    if not blocks or not valid or sum(blocks) > MAX_BLOCKS:
-        raise OptionError(
-            "the stages of a residual network do not fit together",
-            got=f"blocks {list(blocks)[:16]}, widths {list(widths)[:16]}",
-            expected=f"two equally long lists of positive numbers, at most {MAX_BLOCKS} blocks in all",
-        )
+    """Sequential of stages named layer1, layer2, ..., each a Sequential of blocks (in, out, stride)."""
+    check_stages(blocks, widths)
     stages = nn.Sequential()
     in_channels = widths[0]
     for number, (n_blocks, width) in enumerate(zip(blocks, widths, strict=True), start=1):
@@ -212,3 +202,18 @@ def _stages(blocks: Sequence[int], widths: Sequence[int], block: Callable[[int, 
             in_channels = width
         stages.add_module(f"layer{number}", stage)
     return stages
+
+
+def check_stages(blocks: Sequence[int], widths: Sequence[int]) -> None:
+    """Refuse stages that make no residual network.
+
+    Raises:
+        OptionError: the lists do not fit each other, hold numbers that are not positive, or too many blocks.
+    """
+    valid = len(blocks) == len(widths) and all(isinstance(n, int) and n > 0 for n in (*blocks, *widths))
+    if not blocks or not valid or sum(blocks) > MAX_BLOCKS:
+        raise OptionError(
+            "the stages of a residual network do not fit together",
+            got=f"blocks {list(blocks)[:16]}, widths {list(widths)[:16]}",
+            expected=f"two equally long lists of positive numbers, at most {MAX_BLOCKS} blocks in all",
+        )

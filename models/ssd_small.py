@@ -1,7 +1,7 @@
 """A small SSD: two residual blocks as the backbone, multibox heads on two maps; for small images and short training.
 
-The heads follow Liu et al. (SSD, ECCV 2016), section 2.1: 3x3 convolutions give, for every prior box of every cell, four
-offsets and a score for each class and the background. Like the last layer of a classifier they stay float in training.
+The heads follow Liu et al. (SSD, ECCV 2016), section 2.1: 3x3 convolutions give, for every prior of every cell, four offsets
+and a score for each class and the background. Like the last layer of a classifier they stay float in training.
 """
 
 from __future__ import annotations

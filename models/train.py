@@ -24,7 +24,10 @@ from tqdm import tqdm
 from qexport.checkpoints import save_native
 from qexport.errors import OptionError, OutputError, QExportError
 from qexport.models.registry import builder
-from qexport.models.training import DAQScheme, QNScheme, Scheme, Settings, accuracy, digits, from_npz, train
+from qexport.models.training import DAQScheme, QNScheme, Scheme, Settings, Trained, TrainingData, open_data, train
+from qexport.models.training.evaluate import accuracy, detections
+from qexport.models.training.task import detector_of
+from qexport.validation.detection import mean_average_precision
 
 
 def _levels(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -59,7 +62,13 @@ def make_scheme(
 @click.option("--weight-levels", callback=_levels, metavar="L,L,L", help="Integer weight levels (qn).")
 @click.option("--weight-bits", type=click.IntRange(1, 8), help="Bits of the weights (daq).")
 @click.option("--act-bits", type=click.IntRange(1, 8), help="Bits of the activations; float without.")
-@click.option("--data", default="digits", show_default=True, metavar="digits|FILE.npz", help="What to train on.")
+@click.option(
+    "--data",
+    default="digits",
+    show_default=True,
+    metavar="digits|scenes|FILE.npz|DIR",
+    help="What to train on: scikit-learn's digits, scenes of them, an .npz, or one folder of images per class.",
+)
 @click.option("--epochs", type=click.IntRange(1), default=120, show_default=True, help="In all phases together.")
 @click.option("--temperature-step", default=1.0, show_default=True, help="k of T = k * epoch (qn).")
 @click.option("--seed", default=0, show_default=True)
@@ -70,30 +79,37 @@ def make_scheme(
 @click.option(
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="Part of the result, as the seed."
 )
+@click.option("--hard-norms/--no-hard-norms", help="Measure batch norm again with hard quantizers, at the end.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--state",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to keep the state of training in; where it exists, training goes on from it.",
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Checkpoint file to write.")
-def main(output: Path, arch: str, scheme: str, data: str, **options: object) -> None:
+def main(output: Path, arch: str, scheme: str, data: str, state: Path | None, **options: object) -> None:
     """Train from random weights and write a native checkpoint."""
     try:
         if not output.parent.is_dir():  # before minutes of training, not after
             raise OutputError("no such directory", where=str(output.parent), remedy="create it, or correct --output")
-        _run(output, arch, scheme, data, options)
+        _run(output, arch, scheme, data, state, options)
     except QExportError as error:
         raise click.ClickException(str(error)) from error
 
 
-def _run(output: Path, arch: str, scheme: str, data: str, options: dict[str, object]) -> None:
+def _run(output: Path, arch: str, scheme: str, data: str, state: Path | None, options: dict[str, object]) -> None:
     names = ("weight_levels", "weight_bits", "act_bits", "temperature_step")
     recipe = make_scheme(scheme, *(options.pop(name) for name in names))  # type: ignore[arg-type]
     settings = Settings(**options)  # type: ignore[arg-type]
-    samples = digits() if data == "digits" else from_npz(Path(data))
+    samples = open_data(data)
     with tqdm(total=settings.epochs, unit="epoch", disable=not sys.stderr.isatty()) as bar:
 
         def report(phase: str, epoch: int, loss: float) -> None:
             bar.set_postfix_str(f"{phase}, loss {loss:.4f}")
             bar.update()
 
-        trained = train(arch, recipe, samples, settings, report)
-    soft, hard = (100 * accuracy(trained.model, samples, samples.held_out, soft=s) for s in (True, False))
+        trained = train(arch, recipe, samples, settings, report, state)
+    detects = samples.held_out.objects is not None
     save_native(
         output,
         trained.model,
@@ -104,9 +120,20 @@ def _run(output: Path, arch: str, scheme: str, data: str, options: dict[str, obj
         std=samples.std,
         temperature=trained.temperature,
         class_names=samples.class_names,
+        detector=detector_of(trained.model, trained.arch) if detects else None,
     )
-    click.echo(f"held-out top-1: soft {soft:.2f} %, hard {hard:.2f} %; written to {output}")
+    soft, hard = (_judged(trained, samples, soft=s) for s in (True, False))
+    name = "mAP@0.5" if detects else "top-1"
+    click.echo(f"held-out {name}: soft {soft:.2f} %, hard {hard:.2f} %; written to {output}")
     click.echo(f"again: {_command(click.get_current_context())}")
+
+
+def _judged(trained: Trained, data: TrainingData, *, soft: bool) -> float:
+    """Top-1, or mAP at an overlap of 0.5, on the held-out samples, percent."""
+    if data.held_out.objects is None:
+        return 100 * accuracy(trained.model, data, data.held_out, soft=soft)
+    found = detections(trained.model, data, data.held_out, soft=soft)
+    return mean_average_precision(found, data.held_out.objects).voc
 
 
 def _command(context: click.Context) -> str:

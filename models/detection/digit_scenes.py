@@ -101,7 +101,7 @@ def _places(size: int, random: np.random.RandomState) -> list[tuple[tuple[int, i
     """((top, left), side) of squares that hardly overlap."""
     found: list[tuple[tuple[int, int], int]] = []
     for _ in range(random.randint(1, MAX_OBJECTS + 1)):
-        side = int(round(random.uniform(MIN_SIDE, MAX_SIDE) * size))
+        side = round(random.uniform(MIN_SIDE, MAX_SIDE) * size)
         for _ in range(ATTEMPTS):
             place = (random.randint(size - side + 1), random.randint(size - side + 1))
             if all(_covered(place, side, other, n) <= MAX_COVERED for other, n in found):
@@ -136,7 +136,7 @@ def _draw(
 def _resized(image: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """Bilinear, [h, w, C] -> [size, size, C], pixel centres aligned at half a pixel."""
     rows, columns = (_interpolation(n, size) for n in image.shape[:2])
-    return np.einsum("yh,hwc,xw->yxc", rows, image, columns)
+    return np.stack([rows @ plane @ columns.T for plane in np.moveaxis(image, -1, 0)], axis=-1)
 
 
 def _interpolation(n: int, size: int) -> NDArray[np.float64]:

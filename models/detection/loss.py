@@ -39,9 +39,7 @@ def match_priors(objects: Sequence[Objects], detector: Detector) -> tuple[Tensor
             taught = _object_of_prior(iou_matrix(corners, image.boxes))
             positive = taught >= 0
             classes[i, positive] = image.labels[taught[positive]] + 1
-            locations[i, positive] = encode_boxes(
-                image.boxes[taught[positive]], priors[positive], detector.variances
-            )
+            locations[i, positive] = encode_boxes(image.boxes[taught[positive]], priors[positive], detector.variances)
     return torch.from_numpy(classes), torch.from_numpy(locations)
 
 

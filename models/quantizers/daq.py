@@ -74,35 +74,47 @@ class DAQWeightQuantizer(SoftQuantizer):
 class DAQActivationQuantizer(SoftQuantizer):
     """Clip to [0, upper], round to R = 2^bits - 1 steps; the values are q / R for q = 0..R.
 
+    Signed: clip to [-upper, upper], values (2q - R) / R, for the inputs of layers behind no ReLU (the linear
+    bottlenecks of MobileNet-V2, which a quantizer from 0 on would cut in half). The paper has no such layers.
+
     Args:
         bits: 1..8.
+        signed: whether values below 0 are kept.
 
     Raises:
         OptionError: `bits` is out of range.
     """
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, *, signed: bool = False) -> None:
         super().__init__()
         self.n_steps = n_steps_of(bits)
+        self.signed = signed
         self.temperature = GAMMA
         self.upper = nn.Parameter(torch.tensor(3.0))
 
     def position(self, x: Tensor) -> Tensor:
         """Where each activation lies between the integers 0..R."""
+        if self.signed:
+            clipped = torch.minimum(torch.maximum(x, -self.upper), self.upper)
+            return (clipped + self.upper) / (2.0 * self.upper / self.n_steps)
         return torch.minimum(torch.relu(x), self.upper) / (self.upper / self.n_steps)
 
     def soft(self, x: Tensor) -> Tensor:
-        return soft_round(self.position(x), self.temperature) / self.n_steps
+        return self._value(soft_round(self.position(x), self.temperature))
 
     def hard(self, x: Tensor) -> Tensor:
-        return hard_round(self.position(x)) / self.n_steps
+        return self._value(hard_round(self.position(x)))
 
     def near_threshold(self, x: Tensor, tolerance: float) -> int:
         """Counted in the units of `x`."""
-        return _near_middle(x.detach().double(), 0.0, float(self.upper.detach()), self.n_steps, tolerance)
+        upper = float(self.upper.detach())
+        return _near_middle(x.detach().double(), -upper if self.signed else 0.0, upper, self.n_steps, tolerance)
+
+    def _value(self, q: Tensor) -> Tensor:
+        return (2.0 * q - self.n_steps) / self.n_steps if self.signed else q / self.n_steps
 
     def extra_repr(self) -> str:
-        return f"n_steps={self.n_steps}"
+        return f"n_steps={self.n_steps}" + (", signed" if self.signed else "")
 
 
 def _near_middle(x: Tensor, lower: float, upper: float, n_steps: int, tolerance: float) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qexport.errors import DataError, OptionError
-from qexport.models.quantizers import SoftQuantizer, set_soft, set_temperature
-from qexport.models.registry import build, builder
-from qexport.models.training.data import Samples, TrainingData
+from qexport.models.quantizers import SoftQuantizer, set_temperature
+from qexport.models.registry import build
+from qexport.models.training.data import TrainingData
+from qexport.models.training.evaluate import EVALUATION_BATCH
 from qexport.models.training.scheme import Phase, Scheme
+from qexport.models.training.state import State, read_state, write_state
+from qexport.models.training.task import Task, task_of
 
 INITIALISATION_IMAGES = 1000
 """Images whose activations initialise the quantizers, the number of the Quantization Networks paper."""
-
-EVALUATION_BATCH = 500
 
 MAX_GRADIENT_NORM = 1.0
 """A sharp sigmoid's gradient is 0 nearly everywhere and up to T / 4 on a threshold: unclipped, training diverges."""
@@ -42,6 +43,9 @@ class Settings:
         max_shift: each image is moved by up to so many pixels, filled with 0.
         threads: of torch. The order of a sum depends on their number, and so does every bit of the result; small
             networks are fastest with one.
+        hard_norms: measure the batch-norm statistics once more after training, with hard quantizers: those collected
+            in training saw soft ones.
+        device: "cpu", "cuda" or "auto", a GPU where there is one.
     """
 
     epochs: int
@@ -52,6 +56,20 @@ class Settings:
     weight_decay: float = 1e-4
     max_shift: int = 0
     threads: int = 1
+    hard_norms: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where to train.
+
+        Raises:
+            OptionError: there is no GPU that torch can use.
+        """
+        present = torch.cuda.is_available()
+        if self.device == "cuda" and not present:
+            raise OptionError("torch finds no GPU", where="--device", got="cuda", remedy="leave the option out")
+        return torch.device("cuda" if present and self.device != "cpu" else "cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +77,7 @@ class Trained:
     """A trained network and what it takes to build it again.
 
     Attributes:
-        model: in evaluation mode, with the last epoch's weights.
+        model: on the CPU, in evaluation mode, with the last epoch's weights.
         arch: a name of qexport.models.registry.
         arguments: of that architecture.
         temperature: the last one.
@@ -71,8 +89,36 @@ class Trained:
     temperature: float
 
 
+Report = Callable[[str, int, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What one training keeps at hand.
+
+    Attributes:
+        generator: of the order of images and their shifts.
+        state_file: written after every epoch, or None.
+        identity: what a state file must agree with.
+    """
+
+    scheme: Scheme
+    data: TrainingData
+    task: Task
+    settings: Settings
+    report: Report
+    generator: torch.Generator
+    state_file: Path | None
+    identity: Mapping[str, Any]
+
+
 def train(
-    arch: str, scheme: Scheme, data: TrainingData, settings: Settings, report: Callable[[str, int, float], None]
+    arch: str,
+    scheme: Scheme,
+    data: TrainingData,
+    settings: Settings,
+    report: Report,
+    state_file: Path | None = None,
 ) -> Trained:
     """Train `arch` from random weights, through all phases of `scheme`. Held-out samples are not looked at.
 
@@ -82,24 +128,64 @@ def train(
         data: samples; only the training ones are used.
         settings: how.
         report: called after each epoch with the phase's name, its epoch (from 1) and the mean loss.
+        state_file: written after every epoch; where it exists, training goes on from it, and ends with the bits that
+            an uninterrupted one ends with.
 
     Raises:
-        OptionError: unknown architecture, or one that does not fit the data.
+        OptionError: unknown architecture, one that does not fit the data, or a state file of another training.
         DataError: a quantizer cannot be initialised, or training diverged.
+        OutputError: the state file cannot be written.
     """
-    name = f"{scheme.family}-{arch}"
-    fixed = _data_arguments(name, data)
+    name, task = f"{scheme.family}-{arch}", task_of(data)
+    fixed = task.arguments(name, data)
     generator = torch.Generator().manual_seed(settings.seed)
-    state: dict[str, Tensor] = {}
+    identity = {
+        "arch": name,
+        **{k: str(v) for k, v in (vars(scheme) | asdict(settings)).items()},
+        "data": data.fingerprint(),
+    }
+    run = _Run(scheme, data, task, settings, report, generator, state_file, identity)
+    device = settings.torch_device
+    saved = None if state_file is None else read_state(state_file, identity)
+    weights: dict[str, Tensor] = {}
     with _reproducible(settings):
-        for phase in scheme.phases(settings.epochs):
+        for number, phase in enumerate(scheme.phases(settings.epochs)):
+            if saved is not None and number < saved.phase:
+                continue
             model = build(name, **fixed, **phase.arguments)
-            fresh = frozenset(model.load_state_dict(state, strict=False).missing_keys)
-            chosen = torch.randperm(len(data.train.images), generator=generator)[:INITIALISATION_IMAGES]
-            scheme.initialise(model.eval(), fresh, data.normalised(data.train.images[chosen]))
-            _train_phase(model, phase, scheme.quantizer_rate, data, settings, generator, report)
-            state = model.state_dict()
+            if saved is None:
+                _begin(model, weights, run)
+            else:
+                model.load_state_dict(saved.model)
+            _train_phase(model.to(device), number, phase, run, saved)
+            weights, saved = model.cpu().state_dict(), None
+        if settings.hard_norms:
+            measure_norms(model, data)
     return Trained(model.eval(), name, {**fixed, **phase.arguments}, phase.temperature(phase.epochs))
+
+
+def _begin(model: nn.Module, weights: dict[str, Tensor], run: _Run) -> None:
+    """Start a phase: the weights of the one before, and quantizers initialised from some images."""
+    images = run.data.train.images
+    fresh = frozenset(model.load_state_dict(weights, strict=False).missing_keys)
+    chosen = torch.randperm(len(images), generator=run.generator)[:INITIALISATION_IMAGES]
+    run.scheme.initialise(model.eval(), fresh, run.data.normalised(images[chosen]))
+
+
+def measure_norms(model: nn.Module, data: TrainingData) -> None:
+    """Batch-norm statistics of the network with hard quantizers: the mean over all training images, one pass."""
+    norms = [m for m in model.eval().modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's sign for the plain average of all batches
+        norm.train()
+    with torch.no_grad():
+        for images in data.train.images.tensor_split(math.ceil(len(data.train.images) / EVALUATION_BATCH)):
+            model(data.normalised(images))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
 
 
 @contextmanager
@@ -115,59 +201,52 @@ def _reproducible(settings: Settings) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def accuracy(model: nn.Module, data: TrainingData, samples: Samples, *, soft: bool = False) -> float:
-    """Share of `samples` the network puts in their class, 0..1.
-
-    Args:
-        model: switched to evaluation mode.
-        data: whose normalisation applies.
-        samples: uint8 images and labels.
-        soft: soft quantizers at their present temperature, instead of steps.
-    """
-    model.eval()
-    set_soft(model, soft)
-    with torch.no_grad():
-        batches = zip(samples.images.split(EVALUATION_BATCH), samples.labels.split(EVALUATION_BATCH), strict=True)
-        n_right = sum(int((model(data.normalised(x)).argmax(dim=1) == y).sum()) for x, y in batches)
-    set_soft(model, False)
-    return n_right / len(samples.labels)
-
-
-def _train_phase(
-    model: nn.Module,
-    phase: Phase,
-    quantizer_rate: float,
-    data: TrainingData,
-    settings: Settings,
-    generator: torch.Generator,
-    report: Callable[[str, int, float], None],
-) -> None:
-    """Train `model`, in place, for the epochs of one phase.
+def _train_phase(model: nn.Module, number: int, phase: Phase, run: _Run, saved: State | None) -> None:
+    """Train `model`, in place, for the epochs of one phase, or for those that are left after the saved ones.
 
     Raises:
         DataError: the loss is no longer finite.
     """
-    optimizer = _optimizer(model, quantizer_rate, settings)
+    settings, targets = run.settings, run.task.targets(model, run.data.train)
+    optimizer = _optimizer(model, run.scheme.quantizer_rate, settings)
     rates = [group["lr"] for group in optimizer.param_groups]
+    done = 0
+    if saved is not None:
+        optimizer.load_state_dict(saved.optimizer)
+        run.generator.set_state(saved.generator)
+        torch.set_rng_state(saved.torch_generator)
+        done = saved.epoch
     model.train()
-    for epoch in range(1, phase.epochs + 1):
+    for epoch in range(done + 1, phase.epochs + 1):
         set_temperature(model, phase.temperature(epoch))
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (1 + math.cos(math.pi * (epoch - 1) / phase.epochs)) / 2
-        losses = []
-        for images, labels in _batches(data.train, settings, generator):
-            optimizer.zero_grad()
-            loss = functional.cross_entropy(model(data.normalised(images)), labels)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        mean_loss = sum(losses) / len(losses)
+        mean_loss = _epoch(model, optimizer, targets, run)
         if not math.isfinite(mean_loss):
             raise DataError(
                 "training diverged", where=f"phase {phase.name}, epoch {epoch}", remedy="lower --learning-rate"
             )
-        report(phase.name, epoch, mean_loss)
+        if run.state_file is not None:
+            generators = run.generator.get_state(), torch.get_rng_state()
+            state = State(number, epoch, model.state_dict(), optimizer.state_dict(), *generators)
+            write_state(run.state_file, run.identity, state)
+        run.report(phase.name, epoch, mean_loss)
+    set_temperature(model, phase.temperature(phase.epochs))
+
+
+def _epoch(model: nn.Module, optimizer: torch.optim.Optimizer, targets: tuple[Tensor, ...], run: _Run) -> float:
+    """One pass over the training images; returns the mean loss."""
+    device = run.settings.torch_device
+    losses = []
+    for images, chosen in _batches(run.data.train.images, run.settings, run.generator):
+        optimizer.zero_grad()
+        outputs = model(run.data.normalised(images).to(device))
+        loss = run.task.loss(outputs, tuple(t[chosen].to(device) for t in targets))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return sum(losses) / len(losses)
 
 
 def _optimizer(model: nn.Module, quantizer_rate: float, settings: Settings) -> torch.optim.Optimizer:
@@ -200,12 +279,12 @@ def _optimizer(model: nn.Module, quantizer_rate: float, settings: Settings) -> t
     return torch.optim.AdamW(groups)
 
 
-def _batches(samples: Samples, settings: Settings, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """All samples once, in random order, in equal batches: a last one of a single image would upset batch norm."""
-    n = len(samples.labels)
+def _batches(images: Tensor, settings: Settings, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images once with their indices, in random order, in equal batches: a single one would upset batch norm."""
+    n = len(images)
     for chosen in torch.randperm(n, generator=generator).tensor_split(math.ceil(n / settings.batch_size)):
-        images = samples.images[chosen]
-        yield shifted(images, settings.max_shift, generator) if settings.max_shift else images, samples.labels[chosen]
+        batch = images[chosen]
+        yield shifted(batch, settings.max_shift, generator) if settings.max_shift else batch, chosen
 
 
 def shifted(images: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
@@ -217,35 +296,3 @@ def shifted(images: Tensor, max_shift: int, generator: torch.Generator) -> Tenso
     columns = (offsets[1] + torch.arange(w))[:, None, :]  # [N, 1, W]
     # Indices on both sides of the slice: the result is [N, H, W, C].
     return padded[torch.arange(n)[:, None, None], :, rows, columns].permute(0, 3, 1, 2)
-
-
-def _data_arguments(name: str, data: TrainingData) -> dict[str, int]:
-    """Arguments the data decides, for architectures that take them.
-
-    Raises:
-        OptionError: the architecture's fixed number of channels or classes is another one.
-    """
-    known = inspect.signature(builder(name)).parameters
-    wanted = {"in_channels": data.input_shape[0], "num_classes": len(data.class_names)}
-    arguments = {key: value for key, value in wanted.items() if key in known}
-    if len(arguments) < len(wanted):
-        _check_fixed_sizes(name, arguments, data)
-    return arguments
-
-
-def _check_fixed_sizes(name: str, arguments: dict[str, int], data: TrainingData) -> None:
-    with torch.device("meta"):
-        model = build(name, **arguments)
-    try:
-        n_classes = model.eval()(torch.empty(1, *data.input_shape, device="meta")).shape[1]
-    except RuntimeError as error:
-        raise OptionError(
-            "the architecture does not take these images", where=name, got=list(data.input_shape)
-        ) from error
-    if n_classes != len(data.class_names):
-        raise OptionError(
-            "the architecture has another number of classes",
-            where=name,
-            got=f"{len(data.class_names)} classes in the data",
-            expected=n_classes,
-        )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from torch import nn
 
+from qexport.detection import Detector
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -27,6 +29,7 @@ class Checkpoint:
             soft network cannot be evaluated.
         notes: what was ignored or converted, in plain words.
         quantizer_types: classes of the user's quantizers, besides SoftQuantizer, found in the model.
+        detector: priors and post-process, where the network detects objects.
     """
 
     model: nn.Module
@@ -41,6 +44,7 @@ class Checkpoint:
     temperature: float | None
     notes: tuple[str, ...]
     quantizer_types: tuple[type[nn.Module], ...] = ()
+    detector: Detector | None = None
 
 
 @dataclass(frozen=True)
@@ -70,3 +74,4 @@ class Loaded:
     temperature: float | None = None
     notes: tuple[str, ...] = ()
     quantizer_types: tuple[type[nn.Module], ...] = ()
+    detector: Detector | None = None

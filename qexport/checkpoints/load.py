@@ -12,6 +12,7 @@ from torch import nn
 from qexport.checkpoints.checkpoint import Checkpoint, Loaded, LoadOptions
 from qexport.checkpoints.reading import read_checkpoint_file
 from qexport.checkpoints.registry import Family, family_of
+from qexport.detection import Detector
 from qexport.errors import OptionError
 from qexport.models.quantizers import set_temperature
 
@@ -83,7 +84,14 @@ def load_checkpoint(
         temperature=_apply_temperature(loaded, temperature),
         notes=loaded.notes,
         quantizer_types=loaded.quantizer_types,
+        detector=_detector(loaded),
     )
+
+
+def _detector(loaded: Loaded) -> Detector | None:
+    """The file's description, or else the network's own: a property named detector."""
+    own = getattr(loaded.model, "detector", None)
+    return loaded.detector or (own if isinstance(own, Detector) else None)
 
 
 def _refuse_foreign_options(options: LoadOptions, family: Family) -> None:

@@ -15,6 +15,7 @@ from qexport.checkpoints.checkpoint import Loaded, LoadOptions
 from qexport.checkpoints.reading import FileContent
 from qexport.checkpoints.registry import Family, register
 from qexport.checkpoints.tensors import clean_state_dict, fit
+from qexport.detection import Detector
 from qexport.errors import CheckpointError, OptionError, OutputError
 from qexport.models.registry import build, builder
 
@@ -36,6 +37,7 @@ def save_native(
     std: Sequence[float],
     temperature: float | None = None,
     class_names: Sequence[str] | None = None,
+    detector: Detector | None = None,
 ) -> None:
     """Write a self-describing checkpoint; either the whole file appears, or nothing.
 
@@ -48,7 +50,8 @@ def save_native(
         mean: per channel, subtracted from pixels / 255.
         std: per channel, divides the rest.
         temperature: final temperature of the soft quantizers.
-        class_names: one per output.
+        class_names: one per output; of a detector one per class without the background.
+        detector: priors and post-process, of a network that detects objects.
 
     Raises:
         OptionError: `model` is not what `arch` and `arguments` build.
@@ -71,6 +74,7 @@ def save_native(
         "preprocessing": {"input_shape": list(input_shape), "mean": list(mean), "std": list(std)},
         "temperature": None if temperature is None else float(temperature),
         "class_names": None if class_names is None else list(class_names),
+        "detector": None if detector is None else detector.to_dict(),
     }
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -133,7 +137,22 @@ def _load(content: FileContent, options: LoadOptions) -> Loaded:
         class_names=None if names is None else tuple(str(n) for n in _field(value, "class_names", list, where)),
         temperature=None if value.get("temperature") is None else _field(value, "temperature", float, where),
         notes=notes,
+        detector=_detector(value, where),
     )
+
+
+def _detector(value: Mapping[str, Any], where: str) -> Detector | None:
+    """The description of the detector; files of classifiers, and older ones, have none.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if value.get("detector") is None:
+        return None
+    try:
+        return Detector.from_dict(_field(value, "detector", dict, where))
+    except OptionError as error:
+        raise CheckpointError("the detector described in the checkpoint is none", where=where, got=error) from error
 
 
 def _field(value: Mapping[str, Any], key: str, kind: type[_T], where: str) -> _T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def read_objects(
             expected=f"0 <= x0 < x1 <= {width}, 0 <= y0 < y1 <= {height}",
         )
     fractions = (boxes / np.array([width, height, width, height])).astype(np.float32)
-    parts = [slice(int(a), int(b)) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    parts = [slice(a, b) for a, b in pairwise(offsets.tolist())]
     return tuple(Objects(fractions[p], labels[p].astype(np.int64), difficult[p].astype(np.bool_)) for p in parts)
 
 

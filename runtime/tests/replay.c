@@ -31,7 +31,9 @@ static uint8_t *read_file(const char *path, size_t *size)
     FILE *file = fopen(path, "rb");
     long end;
     uint8_t *bytes;
-    require(file != NULL && fseek(file, 0, SEEK_END) == 0 && (end = ftell(file)) >= 0, path);
+    require(file != NULL && fseek(file, 0, SEEK_END) == 0, path);
+    end = ftell(file);
+    require(end >= 0, path);
     *size = (size_t)end;
     rewind(file);
     bytes = malloc(*size ? *size : 1u);
@@ -197,41 +199,48 @@ static void run_interleaved(const run *a, const run *b)
     pthread_join(other, NULL);
 }
 
-static void replay(const qxr_model *model, const uint8_t *samples, size_t size)
+static size_t input_bytes(const qxr_model *model)
 {
-    size_t input_bytes = 0, sample_bytes, count;
-    uint8_t *copy = aligned(size); /* so that the i32 values are aligned */
-    run first = {0}, last = {0};
+    size_t bytes = 0;
     for (uint32_t i = 0; i < qxr_input_count(model); i++) {
         qxr_tensor_info info;
         require(qxr_input_info(model, i, &info) == QXR_OK, "input info");
-        input_bytes += info.elements;
+        bytes += info.elements;
     }
-    sample_bytes = input_bytes + 4u * (size_t)first_element(model, qxr_tensor_count(model));
-    require(size && size % sample_bytes == 0, "samples of another size than the model's");
-    count = size / sample_bytes;
+    return bytes;
+}
+
+/* Sample `index`, its tensors copied to where i32 values are aligned. */
+static run make_run(const qxr_model *model, const uint8_t *samples, size_t size, size_t index)
+{
+    const size_t inputs = input_bytes(model), tensors = 4u * (size_t)first_element(model, qxr_tensor_count(model));
+    const uint8_t *sample = samples + index * (inputs + tensors);
+    int32_t *values = aligned(tensors);
+    const run r = {model, sample, values, 1, GUARD, 1};
+    require(size && size % (inputs + tensors) == 0, "samples of another size than the model's");
+    memcpy(values, sample + inputs, tensors);
+    return r;
+}
+
+static void free_run(const run *r) { free((void *)(uintptr_t)r->values); }
+
+static void replay(const qxr_model *model, const uint8_t *samples, size_t size)
+{
+    const size_t sample_bytes = input_bytes(model) + 4u * (size_t)first_element(model, qxr_tensor_count(model));
+    const size_t count = size / sample_bytes;
+    run first = make_run(model, samples, size, 0), last = make_run(model, samples, size, count - 1u);
     for (size_t s = 0; s < count; s++) {
-        int32_t *values = aligned(sample_bytes - input_bytes);
-        run r = {model, copy + s * sample_bytes, values, 1, GUARD, 1};
-        memcpy(copy + s * sample_bytes, samples + s * sample_bytes, sample_bytes);
-        memcpy(values, copy + s * sample_bytes + input_bytes, sample_bytes - input_bytes);
+        run r = make_run(model, samples, size, s);
         for (r.threads = 1; r.threads <= MAX_THREADS; r.threads++) {
             r.guard = r.threads == 2u ? 0 : GUARD;
             run_once(&r);
         }
-        r.threads = 1;
-        r.tapped = 0;
-        if (s == 0)
-            first = r;
-        last = r;
-        if (s && s + 1u < count)
-            free(values);
+        free_run(&r);
     }
+    first.tapped = last.tapped = 0;
     run_interleaved(&first, &last);
-    if (last.values != first.values)
-        free((void *)(uintptr_t)last.values);
-    free((void *)(uintptr_t)first.values);
-    free(copy);
+    free_run(&first);
+    free_run(&last);
 }
 
 static void replay_isa(qxr_model *model, const char *isa, const uint8_t *samples, size_t size)

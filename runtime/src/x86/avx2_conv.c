@@ -169,7 +169,7 @@ static void product_u8(const qxr_product *p)
         product_u8_narrow(p);
 }
 
-static const qxr_row_kernel u8_rows = {4, 1, product_u8}, i16_rows = {2, 2, product_i16};
+static const qxr_row_kernel u8_rows = {4, 1, 4, 16, 0, product_u8}, i16_rows = {2, 2, 4, 16, 0, product_i16};
 
 /* Groups of fewer channels would leave most of a block of channels empty. */
 enum { FEWEST_CHANNELS = 3 };

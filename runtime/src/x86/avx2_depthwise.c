@@ -12,7 +12,7 @@ enum {
 };
 
 /* Rows are always copied: a vector may end behind the last channel. */
-static const qxr_row_kernel byte_rows = {CHANNELS, 1, NULL}, word_rows = {CHANNELS, 2, NULL};
+static const qxr_row_kernel byte_rows = {CHANNELS, 1, 1, CHANNELS, 0, NULL}, word_rows = {CHANNELS, 2, 1, CHANNELS, 0, NULL};
 
 static const qxr_row_kernel *rows_of(const qxr_conv *conv)
 {

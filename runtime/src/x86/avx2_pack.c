@@ -10,7 +10,7 @@ typedef struct layout {
     uint32_t steps, blocks;        /* steps of a segment, blocks of a group */
     uint32_t planes;
     size_t plane_bytes;            /* of one block */
-    size_t sums;                   /* offset of i32 sums[group][block][16]: base times the sum of the weights */
+    size_t sums;                   /* offset of i32 sums[group][block][channel]: base times the sum of the weights */
     size_t bytes;
 } layout;
 
@@ -32,15 +32,17 @@ static layout plan(const qxr_conv *conv, const qxr_row_kernel *kernel)
     const qxr_op *op = conv->op;
     const int joined = op->groups == 1u && op->dilation[1] == 1u;
     layout l;
-    l.outer = op->window[0];
-    l.inner = joined ? 1u : op->window[1];
-    l.length = joined ? conv->group_in * op->window[1] : conv->group_in;
+    l.outer = kernel->whole ? 1u : op->window[0];
+    l.inner = joined || kernel->whole ? 1u : op->window[1];
+    l.length = kernel->whole ? conv->row : joined ? conv->group_in * op->window[1] : conv->group_in;
     l.steps = (l.length - 1u) / kernel->unit + 1u;
-    l.blocks = (conv->group_out - 1u) / QXR_BLOCK + 1u;
+    if (kernel->whole)
+        l.steps = (uint32_t)qxr_round_up(l.steps, kernel->whole);
+    l.blocks = (conv->group_out - 1u) / kernel->block + 1u;
     l.planes = qxr_weight_planes(conv, kernel);
-    l.plane_bytes = (size_t)l.outer * l.inner * l.steps * kernel->unit * QXR_BLOCK * kernel->bytes;
+    l.plane_bytes = (size_t)l.outer * l.inner * l.steps * kernel->unit * kernel->block * kernel->bytes;
     l.sums = QXR_PACK_HEAD + l.plane_bytes * l.planes * l.blocks * op->groups;
-    l.bytes = l.sums + (size_t)l.blocks * op->groups * QXR_BLOCK * sizeof(int32_t);
+    l.bytes = l.sums + (size_t)l.blocks * op->groups * kernel->block * sizeof(int32_t);
     return l;
 }
 
@@ -69,7 +71,7 @@ static void put(const qxr_row_kernel *kernel, const layout *l, uint8_t *at, int3
 static int32_t pack_channel(const qxr_conv *conv, const qxr_row_kernel *kernel, const layout *l, uint32_t o,
                             uint32_t lane, uint8_t *block, uint32_t *peak)
 {
-    const size_t step_bytes = (size_t)kernel->unit * QXR_BLOCK * kernel->bytes;
+    const size_t step_bytes = (size_t)kernel->unit * kernel->block * kernel->bytes;
     int32_t values[RUN], sum = 0;
     for (uint32_t k = 0; k < conv->row; k += RUN) {
         const uint32_t count = qxr_min(RUN, conv->row - k);
@@ -96,12 +98,12 @@ void qxr_rows_pack(const qxr_conv *conv, const qxr_row_kernel *kernel, uint8_t *
     memset(packed, 0, l.bytes);
     for (uint32_t o = 0; o < conv->out->extent[0]; o++) {
         const uint32_t group = o / conv->group_out, lane = o % conv->group_out;
-        const size_t block = (size_t)group * l.blocks + lane / QXR_BLOCK;
+        const size_t block = (size_t)group * l.blocks + lane / kernel->block;
         uint8_t *to = packed + QXR_PACK_HEAD + block * l.planes * l.plane_bytes;
-        const int32_t sum = pack_channel(conv, kernel, &l, o, lane % QXR_BLOCK, to, &peak);
+        const int32_t sum = pack_channel(conv, kernel, &l, o, lane % kernel->block, to, &peak);
         /* Bytes are value - base; 16-bit inputs are values. */
         if (kernel->bytes == 1u)
-            sums[block * QXR_BLOCK + lane % QXR_BLOCK] = qxr_wrap_mul(sum, conv->base);
+            sums[block * kernel->block + lane % kernel->block] = qxr_wrap_mul(sum, conv->base);
     }
     head->planes = l.planes;
     head->widen_after = 32767u / (2u * qxr_max(conv->input_peak, 1u) * qxr_min(peak, 128u));
@@ -114,46 +116,49 @@ typedef struct target {
     size_t stride;
 } target;
 
-/* One product of up to QXR_ROWS pixels. A tile that ends within the rows or the block goes through a copy. */
-static void multiply(const qxr_row_kernel *kernel, qxr_product *p, const target *to, uint32_t first, uint32_t count)
+/* One product of up to kernel->rows pixels, p->count of them. A tile that ends within them or the block goes through a
+ * copy. `accumulates`: the product adds to what the tile holds. */
+static void multiply(const qxr_row_kernel *kernel, qxr_product *p, const target *to, uint32_t first, int accumulates,
+                     const int32_t *init)
 {
-    int32_t copy[QXR_ROWS * QXR_BLOCK];
+    int32_t copy[QXR_MOST_ROWS * QXR_WIDEST_BLOCK];
     int32_t *y = to->y + first * to->stride;
-    if (count == QXR_ROWS && to->lanes == QXR_BLOCK) {
-        p->out = y;
-        p->out_stride = to->stride;
-        if (p->init_stride) {
-            p->init = y;
-            p->init_stride = to->stride;
-        }
-        kernel->product(p);
-        return;
-    }
-    p->out = copy;
-    p->out_stride = QXR_BLOCK;
-    if (p->init_stride) {
-        for (uint32_t r = 0; r < count; r++)
-            memcpy(copy + r * QXR_BLOCK + to->lane, y + r * to->stride, to->lanes * sizeof *y);
-        for (uint32_t r = count; r < QXR_ROWS; r++)
-            memset(copy + r * QXR_BLOCK, 0, QXR_BLOCK * sizeof *y);
-        p->init = copy;
-        p->init_stride = QXR_BLOCK;
+    const int whole = p->count == kernel->rows && to->lanes == kernel->block;
+    p->out = whole ? y : copy;
+    p->out_stride = whole ? to->stride : kernel->block;
+    p->lanes = to->lane + to->lanes;
+    p->init = accumulates ? p->out : init;
+    p->init_stride = accumulates ? p->out_stride : 0u;
+    if (accumulates && !whole) {
+        memset(copy, 0, sizeof copy);
+        for (uint32_t r = 0; r < p->count; r++)
+            memcpy(copy + r * kernel->block + to->lane, y + r * to->stride, to->lanes * sizeof *y);
     }
     kernel->product(p);
-    for (uint32_t r = 0; r < count; r++)
-        memcpy(y + r * to->stride, copy + r * QXR_BLOCK + to->lane, to->lanes * sizeof *y);
+    for (uint32_t r = 0; r < p->count && !whole; r++)
+        memcpy(y + r * to->stride, copy + r * kernel->block + to->lane, to->lanes * sizeof *y);
 }
 
-/* The products of one block and plane pair with some pixels. */
-static void multiply_pixels(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_window_rows *rows,
-                            size_t offset, uint32_t pixel, uint32_t pixels, const qxr_product *proto, const target *to)
+/* Some pixels whose input rows, or copied windows, are at hand. */
+typedef struct source {
+    const qxr_window_rows *rows;
+    const uint8_t *windows; /* null: straight from the rows */
+    size_t offset;          /* bytes to the group's first channel */
+    uint32_t pixel, pixels;
+} source;
+
+/* The products of one block and one pair of planes with these pixels. */
+static void multiply_pixels(const qxr_conv *conv, const qxr_row_kernel *kernel, const source *from, size_t plane,
+                            qxr_product *p, const target *to, int accumulates, const int32_t *init)
 {
-    for (uint32_t q = 0; q < pixels; q += QXR_ROWS) {
-        const uint32_t count = qxr_min(QXR_ROWS, pixels - q);
-        qxr_product p = *proto;
-        for (uint32_t r = 0; r < QXR_ROWS; r++)
-            p.row[r] = r < count ? qxr_window_at(conv, rows, pixel + q + r) + offset : p.row[0];
-        multiply(kernel, &p, to, q, count);
+    for (uint32_t q = 0; q < from->pixels; q += kernel->rows) {
+        p->count = qxr_min(kernel->rows, from->pixels - q);
+        for (uint32_t r = 0; r < kernel->rows; r++) {
+            const uint32_t used = q + (r < p->count ? r : 0u);
+            p->row[r] = from->windows ? from->windows + used * qxr_whole_bytes(conv, kernel)
+                                      : qxr_window_at(conv, from->rows, from->pixel + used) + from->offset + plane;
+        }
+        multiply(kernel, p, to, q, accumulates, init);
     }
 }
 
@@ -167,56 +172,57 @@ static void shift_up(const target *to, uint32_t pixels, uint32_t bits, const int
         }
 }
 
-/* One block of channels for some pixels: planes from the highest down. With two planes of inputs (a = low + 2^16 high)
- * the pairs (low, high weight) and (high, low weight) come first; (high, high) would lie above 32 bits. */
-static void multiply_planes(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_window_rows *rows,
-                            const layout *l, size_t offset, uint32_t pixel, uint32_t pixels, const uint8_t *weights,
-                            const int32_t *sums, qxr_product *proto, const target *to, uint32_t input_planes)
+/* One block of channels: planes from the highest down. With two planes of inputs (a = low + 2^16 high) the pairs (low,
+ * high weight) and (high, low weight) come first; (high, high) would lie above 32 bits. */
+static void multiply_planes(const qxr_conv *conv, const qxr_row_kernel *kernel, const source *from, const layout *l,
+                            const uint8_t *weights, const int32_t *sums, qxr_product *p, const target *to)
 {
-    static const int32_t zeros[QXR_BLOCK] = {0};
-    const uint32_t bits = 8u * kernel->bytes;
-    proto->init = l->planes == 1u && input_planes == 1u ? sums : zeros;
-    proto->init_stride = 0;
+    static const int32_t zeros[QXR_WIDEST_BLOCK] = {0};
+    const uint32_t bits = 8u * kernel->bytes, input_planes = qxr_input_planes(conv, kernel);
+    const int32_t *init = l->planes == 1u && input_planes == 1u ? sums : zeros;
+    int accumulates = 0;
     for (uint32_t plane = l->planes; plane-- > 0u;) {
         if (plane == 0u && input_planes == 2u) {
-            proto->weights = weights;
-            multiply_pixels(conv, kernel, rows, offset + rows->plane, pixel, pixels, proto, to);
-            proto->init_stride = 1;
+            p->weights = weights;
+            multiply_pixels(conv, kernel, from, from->rows->plane, p, to, accumulates, init);
+            accumulates = 1;
         }
-        if (proto->init_stride)
-            shift_up(to, pixels, bits, plane == 0u ? sums + to->lane : zeros);
-        proto->weights = weights + plane * l->plane_bytes;
-        multiply_pixels(conv, kernel, rows, offset, pixel, pixels, proto, to);
-        proto->init_stride = 1;
+        if (accumulates)
+            shift_up(to, from->pixels, bits, plane == 0u ? sums + to->lane : zeros);
+        p->weights = weights + plane * l->plane_bytes;
+        multiply_pixels(conv, kernel, from, 0, p, to, accumulates, init);
+        accumulates = 1;
     }
 }
 
-/* The part of one group's channels that the tile holds, block by block, for pixels whose rows are at hand. */
-static void multiply_group(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_window_rows *rows,
-                           const uint8_t *packed, const qxr_tile *tile, uint32_t group, int32_t *y)
+/* The part of one group's channels that the tile holds, block by block. */
+static void multiply_group(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_conv_buffers *buffers,
+                           const qxr_window_rows *rows, const qxr_tile *tile, uint32_t group, int32_t *y)
 {
     const layout l = plan(conv, kernel);
-    const qxr_pack_head *head = (const qxr_pack_head *)(const void *)packed;
-    const int32_t *sums = (const int32_t *)(const void *)(packed + l.sums) + (size_t)group * l.blocks * QXR_BLOCK;
+    const qxr_pack_head *head = (const qxr_pack_head *)(const void *)buffers->packed;
+    const int32_t *sums = (const int32_t *)(const void *)(buffers->packed + l.sums);
     const uint32_t start = group * conv->group_out, end = start + conv->group_out;
     const uint32_t first = qxr_max(tile->channel, start) - start;
     const uint32_t last = qxr_min(tile->channel + tile->channels, end) - start; /* behind the last */
-    const size_t offset = (size_t)group * conv->group_in * kernel->bytes;
-    const uint32_t input_planes = qxr_input_planes(conv, kernel);
-    qxr_product proto = {0};
-    proto.outer_step = rows->pitch * conv->op->dilation[0];
-    proto.inner_step = rows->pixel * conv->op->dilation[1];
-    proto.outer = l.outer;
-    proto.inner = l.inner;
-    proto.steps = l.steps;
-    proto.widen_after = head->widen_after;
-    for (uint32_t b = first / QXR_BLOCK; b * QXR_BLOCK < last; b++) {
+    source from = {rows, NULL, (size_t)group * conv->group_in * kernel->bytes, tile->pixel, tile->pixels};
+    qxr_product p;
+    p.outer_step = rows->pitch * conv->op->dilation[0];
+    p.inner_step = rows->pixel * conv->op->dilation[1];
+    p.outer = l.outer;
+    p.inner = l.inner;
+    p.steps = l.steps;
+    p.widen_after = head->widen_after;
+    if (kernel->whole) {
+        qxr_copy_windows(conv, kernel, rows, group, tile->pixel, tile->pixels, buffers->scratch);
+        from.windows = buffers->scratch;
+    }
+    for (uint32_t b = first / kernel->block; b * kernel->block < last; b++) {
         const size_t block = (size_t)group * l.blocks + b;
-        const uint32_t low = qxr_max(first, b * QXR_BLOCK), high = qxr_min(last, (b + 1u) * QXR_BLOCK);
-        const target to = {low % QXR_BLOCK, high - low, y + (start + low - tile->channel), tile->channels};
-        multiply_planes(conv, kernel, rows, &l, offset, tile->pixel, tile->pixels,
-                        packed + QXR_PACK_HEAD + block * l.planes * l.plane_bytes, sums + (size_t)b * QXR_BLOCK, &proto, &to,
-                        input_planes);
+        const uint32_t low = qxr_max(first, b * kernel->block), high = qxr_min(last, (b + 1u) * kernel->block);
+        const target to = {low % kernel->block, high - low, y + (start + low - tile->channel), tile->channels};
+        multiply_planes(conv, kernel, &from, &l, buffers->packed + QXR_PACK_HEAD + block * l.planes * l.plane_bytes,
+                        sums + block * kernel->block, &p, &to);
     }
 }
 
@@ -231,7 +237,7 @@ void qxr_rows_tile(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr
         part.pixels = qxr_chunk_pixels(conv, kernel, part.pixel, tile->pixels - done);
         const qxr_window_rows rows = qxr_gather_rows(conv, kernel, buffers, part.pixel, part.pixels);
         for (uint32_t g = first_group; g <= last_group; g++)
-            multiply_group(conv, kernel, &rows, buffers->packed, &part, g, y + (size_t)done * tile->channels);
+            multiply_group(conv, kernel, buffers, &rows, &part, g, y + (size_t)done * tile->channels);
         done += part.pixels;
     }
 }

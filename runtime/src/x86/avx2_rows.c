@@ -4,8 +4,9 @@
 #include <string.h>
 
 enum {
-    COPY_BYTES = 48 << 10, /* input rows that are copied at a time: they stay in the nearer caches */
-    SLACK = 64             /* behind the copy: the last segment is read in whole steps, and in whole vectors */
+    COPY_BYTES = 48 << 10,   /* input rows that are copied at a time: they stay in the nearer caches */
+    WINDOW_BYTES = 96 << 10, /* windows that are copied at a time */
+    SLACK = 64               /* behind the copy: the last segment is read in whole steps, and in whole vectors */
 };
 
 uint32_t qxr_input_planes(const qxr_conv *conv, const qxr_row_kernel *kernel)
@@ -19,7 +20,7 @@ static int reads_arena(const qxr_conv *conv, const qxr_row_kernel *kernel)
     const int padded = (op->padding[0] | op->padding[1] | op->padding[2] | op->padding[3]) != 0;
     const int joined = op->groups == 1u && op->dilation[1] == 1u;
     const uint32_t segment = joined ? conv->group_in * op->window[1] : conv->group_in;
-    return !padded && qxr_element_bytes(conv->in) == kernel->bytes && segment % kernel->unit == 0u;
+    return !padded && qxr_element_bytes(conv->in) == kernel->bytes && (kernel->whole || segment % kernel->unit == 0u);
 }
 
 static size_t padded_width(const qxr_conv *conv)
@@ -41,7 +42,14 @@ static uint32_t chunk_rows(const qxr_conv *conv, const qxr_row_kernel *kernel)
     return rows < conv->out->extent[1] ? (uint32_t)rows : conv->out->extent[1];
 }
 
-size_t qxr_rows_scratch(const qxr_conv *conv, const qxr_row_kernel *kernel)
+/* Pixels whose windows are copied at a time. */
+static uint32_t window_pixels(const qxr_conv *conv, const qxr_row_kernel *kernel)
+{
+    const size_t some = WINDOW_BYTES / qxr_whole_bytes(conv, kernel) / kernel->rows * kernel->rows;
+    return qxr_max((uint32_t)some, kernel->rows);
+}
+
+static size_t copied_bytes(const qxr_conv *conv, const qxr_row_kernel *kernel)
 {
     if (reads_arena(conv, kernel))
         return 0;
@@ -49,10 +57,18 @@ size_t qxr_rows_scratch(const qxr_conv *conv, const qxr_row_kernel *kernel)
                qxr_input_planes(conv, kernel) + SLACK;
 }
 
+size_t qxr_rows_scratch(const qxr_conv *conv, const qxr_row_kernel *kernel)
+{
+    const size_t windows = kernel->whole ? window_pixels(conv, kernel) * qxr_whole_bytes(conv, kernel) : 0u;
+    return windows + copied_bytes(conv, kernel);
+}
+
 uint32_t qxr_chunk_pixels(const qxr_conv *conv, const qxr_row_kernel *kernel, uint32_t pixel, uint32_t pixels)
 {
     const uint32_t width = conv->out->extent[2];
     uint32_t end;
+    if (kernel->whole)
+        pixels = qxr_min(pixels, window_pixels(conv, kernel));
     if (reads_arena(conv, kernel))
         return pixels;
     end = (pixel / width + chunk_rows(conv, kernel)) * width;
@@ -117,6 +133,7 @@ qxr_window_rows qxr_gather_rows(const qxr_conv *conv, const qxr_row_kernel *kern
     const uint32_t width = conv->out->extent[2], stride = conv->op->stride[0];
     const uint32_t first = pixel / width, count = (pixel + pixels - 1u) / width - first + 1u;
     qxr_window_rows rows = {0};
+    uint8_t *copy;
     rows.pixel = (size_t)conv->in->extent[0] * kernel->bytes;
     rows.first_out_row = first;
     if (reads_arena(conv, kernel)) {
@@ -126,9 +143,29 @@ qxr_window_rows qxr_gather_rows(const qxr_conv *conv, const qxr_row_kernel *kern
     }
     rows.pitch = rows.pixel * padded_width(conv);
     rows.plane = input_rows(conv, count) * rows.pitch;
-    rows.data = buffers->scratch;
+    /* Windows lie first, so that they are aligned. */
+    copy = buffers->scratch + (kernel->whole ? window_pixels(conv, kernel) * qxr_whole_bytes(conv, kernel) : 0u);
+    rows.data = copy;
     for (uint32_t i = 0; i < input_rows(conv, count); i++)
-        copy_row(conv, kernel, buffers->input, first * stride + i - conv->op->padding[0],
-                 buffers->scratch + i * rows.pitch, rows.plane);
+        copy_row(conv, kernel, buffers->input, first * stride + i - conv->op->padding[0], copy + i * rows.pitch,
+                 rows.plane);
     return rows;
+}
+
+void qxr_copy_windows(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_window_rows *rows, uint32_t group,
+                      uint32_t pixel, uint32_t pixels, uint8_t *to)
+{
+    const qxr_op *op = conv->op;
+    const int joined = op->groups == 1u && op->dilation[1] == 1u;
+    const size_t length = (size_t)conv->group_in * kernel->bytes * (joined ? op->window[1] : 1u);
+    const uint32_t inner = joined ? 1u : op->window[1];
+    const size_t used = (size_t)conv->row * kernel->bytes, all = qxr_whole_bytes(conv, kernel);
+    for (uint32_t p = 0; p < pixels; p++, to += all) {
+        const uint8_t *from = qxr_window_at(conv, rows, pixel + p) + (size_t)group * conv->group_in * kernel->bytes;
+        uint8_t *next = to;
+        for (uint32_t v = 0; v < op->window[0]; v++)
+            for (uint32_t h = 0; h < inner; h++, next += length)
+                memcpy(next, from + v * op->dilation[0] * rows->pitch + h * op->dilation[1] * rows->pixel, length);
+        memset(next, 0, all - used);
+    }
 }

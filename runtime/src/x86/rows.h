@@ -12,8 +12,8 @@
 #include "kernels.h"
 
 enum {
-    QXR_ROWS = 4,     /* pixels of one product */
-    QXR_BLOCK = 16,   /* channels of one product */
+    QXR_MOST_ROWS = 32,
+    QXR_WIDEST_BLOCK = 32,
     QXR_PACK_HEAD = 64
 };
 
@@ -25,7 +25,8 @@ typedef struct qxr_pack_head {
 
 /* out[r][c] = init[r][c] + sum over segments and steps of inputs of row r times weights of channel c. */
 typedef struct qxr_product {
-    const uint8_t *row[QXR_ROWS];  /* first element under the window of each pixel */
+    const uint8_t *row[QXR_MOST_ROWS]; /* first element under the window of each pixel */
+    uint32_t count, lanes;         /* rows and channels that count; others are computed or not, as is convenient */
     const uint8_t *weights;
     size_t outer_step, inner_step; /* bytes from segment to segment */
     uint32_t outer, inner, steps;  /* steps of one segment */
@@ -37,8 +38,10 @@ typedef struct qxr_product {
 } qxr_product;
 
 typedef struct qxr_row_kernel {
-    uint32_t unit;       /* inputs of a step */
-    uint32_t bytes;      /* of an input and of a weight: 1 (u8 x s8) or 2 (i16 x i16) */
+    uint32_t unit;        /* inputs of a step */
+    uint32_t bytes;       /* of an input and of a weight: 1 (u8 x s8) or 2 (i16 x i16) */
+    uint32_t rows, block; /* pixels and channels of a product */
+    uint32_t whole;       /* 0, or: the window is copied to one segment, padded to a multiple of so many steps */
     void (*product)(const qxr_product *product);
 } qxr_row_kernel;
 
@@ -61,9 +64,19 @@ qxr_window_rows qxr_gather_rows(const qxr_conv *conv, const qxr_row_kernel *kern
                                 uint32_t pixel, uint32_t pixels);
 /* Pixels from `pixel` on, at most `pixels`, whose input rows fit the scratch. */
 uint32_t qxr_chunk_pixels(const qxr_conv *conv, const qxr_row_kernel *kernel, uint32_t pixel, uint32_t pixels);
-/* Bytes of scratch for the copy; 0 where the arena is read directly. More than QXR_ROWS_LIMIT: do not use. */
+/* Bytes of scratch for the copies; 0 where the arena is read directly. More than QXR_ROWS_LIMIT: do not use. */
 size_t qxr_rows_scratch(const qxr_conv *conv, const qxr_row_kernel *kernel);
 #define QXR_ROWS_LIMIT ((size_t)1 << 26)
+
+/* Bytes of a copied window, for kernels that want one segment. */
+static inline size_t qxr_whole_bytes(const qxr_conv *conv, const qxr_row_kernel *kernel)
+{
+    return qxr_round_up(conv->row, (size_t)kernel->unit * kernel->whole) * kernel->bytes;
+}
+
+/* Copies the windows of one group to `to`, [pixel][qxr_whole_bytes]. */
+void qxr_copy_windows(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_window_rows *rows, uint32_t group,
+                      uint32_t pixel, uint32_t pixels, uint8_t *to);
 
 /* First byte under the window of an output pixel. */
 static inline const uint8_t *qxr_window_at(const qxr_conv *conv, const qxr_window_rows *rows, uint32_t pixel)

@@ -1,0 +1,78 @@
+/* Convolutions of bytes with AVX-512 VNNI: four products to a 32-bit sum in one instruction, exact at any width. */
+#ifdef QXR_EMULATE
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+#else
+#include <immintrin.h>
+#endif
+
+#include "x86/avx2.h"
+
+/* 8 pixels x 32 channels: 16 accumulators hide the latency of the instruction; two weights and an input beside them. */
+enum { ROWS = 8, BLOCK = 32, HALF = 16 };
+
+static inline __m512i spread(const uint8_t *at)
+{
+    int32_t four;
+    __builtin_memcpy(&four, at, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+static void product(const qxr_product *p)
+{
+    __m512i low[ROWS], high[ROWS];
+    const uint8_t *w = p->weights;
+    for (uint32_t r = 0; r < ROWS; r++) {
+        low[r] = _mm512_loadu_si512(p->init + r * p->init_stride);
+        high[r] = _mm512_loadu_si512(p->init + r * p->init_stride + HALF);
+    }
+    for (uint32_t outer = 0; outer < p->outer; outer++)
+        for (uint32_t inner = 0; inner < p->inner; inner++) {
+            size_t at = outer * p->outer_step + inner * p->inner_step;
+            for (uint32_t step = 0; step < p->steps; step++, at += 4u, w += 4 * BLOCK) {
+                const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 4 * HALF);
+                for (uint32_t r = 0; r < ROWS; r++) {
+                    const __m512i x = spread(p->row[r] + at);
+                    low[r] = _mm512_dpbusd_epi32(low[r], x, w0);
+                    high[r] = _mm512_dpbusd_epi32(high[r], x, w1);
+                }
+            }
+        }
+    for (uint32_t r = 0; r < ROWS; r++) {
+        _mm512_storeu_si512(p->out + r * p->out_stride, low[r]);
+        _mm512_storeu_si512(p->out + r * p->out_stride + HALF, high[r]);
+    }
+}
+
+static const qxr_row_kernel rows = {4, 1, ROWS, BLOCK, 0, product};
+
+/* A quarter of the block, at least, has to be of use; groups of fewer channels do better with 16 bits in AVX2. */
+enum { FEWEST_CHANNELS = 8 };
+
+static int suits(const qxr_conv *conv)
+{
+    return qxr_storage(conv->in) == QXR_U8 && conv->input_peak <= 255u && conv->group_out >= FEWEST_CHANNELS &&
+           qxr_rows_suit(conv, &rows);
+}
+
+static size_t packed_size(const qxr_conv *conv) { return qxr_rows_packed_size(conv, &rows); }
+static void pack(const qxr_conv *conv, uint8_t *packed) { qxr_rows_pack(conv, &rows, packed); }
+static size_t scratch_size(const qxr_conv *conv) { return qxr_rows_scratch(conv, &rows); }
+static void tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *part, int32_t *y)
+{
+    qxr_rows_tile(conv, &rows, buffers, part, y);
+}
+
+static const qxr_conv_kernel u8_kernel = {"avx512vnni u8", suits, packed_size, pack, scratch_size, tile};
+static const qxr_conv_kernel *const conv_kernels[] = {&u8_kernel, NULL};
+
+const qxr_isa qxr_isa_avx512vnni = {
+    .name = "avx512vnni",
+    .parent = &qxr_isa_avx2,
+    .available = qxr_cpu_has_avx512vnni,
+    .conv = conv_kernels,
+    .load = qxr_avx2_load,
+    .store = qxr_avx2_store,
+    .tile_elements = 8192,
+    .tile_channels = 512,
+};

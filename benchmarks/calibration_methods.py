@@ -1,8 +1,8 @@
-"""Tables of docs/decisions/003-activation-ranges.md: how the ranges of float activations are chosen, and what it costs.
+"""Tables of docs/calibration.md: how the ranges of float activations are chosen, and what it costs.
 
 Run from the project's root, QEXPORT_TEST_DATA as for the tests:
 
-    python benchmarks/calibration_methods.py ranges [--bits 8,6,4] [--images 256]
+    python benchmarks/calibration_methods.py methods [--checkpoint NAME] [--bits 8,6,4] [--images 256]
     python benchmarks/calibration_methods.py streams
 
 A quarter of an hour and five minutes on one core. OPENBLAS_NUM_THREADS=1 is faster on a busy machine: threads that wait
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qexport.calibration import calibrate, ranges_from_statistics
+from qexport.backends.onnx.integer import to_onnx
+from qexport.backends.onnx.session import open_session, run_session
+from qexport.calibration import Calibration, calibrate, ranges_from_statistics
+from qexport.calibration.allocation import allocate_bits
 from qexport.calibration.calibrate import layer_inputs
+from qexport.calibration.data import open_images
+from qexport.calibration.methods import Method, find_method
+from qexport.calibration.observers import AverageExtremes, Extremes, Histogram, Range
+from qexport.calibration.output_error import refine_on_outputs
+from qexport.calibration.ranges import observe
 from qexport.capture import capture
 from qexport.capture.capture import Captured
 from qexport.checkpoints import load_checkpoint
-from qexport.datasets import open_dataset
+from qexport.datasets import Dataset, open_dataset
 from qexport.freeze.model import freeze
 from qexport.passes.layers import LayerOptions, quantize_layers
 from qexport.passes.lower import Lowered, lower
-from qexport.reference import interpret
 
 SHAPE = (3, 32, 32)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -44,43 +52,95 @@ QUANTIZED: dict[str, dict[str, Any]] = {
     "qn/resnet20_w2t_a2": {},
 }
 PERCENTILES = (99.9, 99.99, 99.999)
-DEVIATIONS = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0)
-EDGE_BITS = 16
-BATCH = 8
+DEVIATIONS = (4.0, 6.0, 8.0)
+PROBE_IMAGES = 64
+BATCH = 250
 
-Ranges = dict[str, tuple[float, float]]
+Floats = NDArray[np.floating]
 
 
-def load(data: Path, name: str, settings: dict[str, Any]) -> tuple[Captured, NDArray[np.float32]]:
-    """The captured network and the float logits [509, 10] of the original code on test.npz."""
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A captured checkpoint, and the float logits of its frozen form on both test sets.
+
+    Attributes:
+        logits: on test.npz those of the original code, on test_jpeg those of the frozen network; [N, 10] each.
+    """
+
+    captured: Captured
+    logits: tuple[Floats, Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Ranges to compare, and their bits."""
+
+    name: str
+    ranges: dict[str, Range]
+    bits: int
+    bits_of: dict[str, int]
+
+
+def load(data: Path, name: str, settings: dict[str, Any], jpeg: Dataset) -> Network:
     checkpoint = load_checkpoint(data / "checkpoints" / f"{name}.pth", **settings)
-    captured = capture(freeze(checkpoint.model, torch.zeros(2, *SHAPE)).module, SHAPE, MEAN, STD)
-    return captured, np.load(data / "checkpoints" / f"{name}.logits.npy")
+    module = freeze(checkpoint.model, torch.zeros(2, *SHAPE)).module
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    with torch.no_grad():
+        on_jpeg = [module((torch.from_numpy(b).float() / 255 - mean) / std).numpy() for b in jpeg.batches(BATCH)]
+    golden = np.load(data / "checkpoints" / f"{name}.logits.npy")
+    return Network(capture(module, SHAPE, MEAN, STD), (golden, np.concatenate(on_jpeg)))
 
 
-def methods(captured: Captured, images: NDArray[np.uint8]) -> Iterator[tuple[str, Ranges, Ranges]]:
-    """(name, ranges of layer inputs, ranges for the streams) of everything compared."""
-    wanted = layer_inputs(captured.graph)
-    extremes = calibrate(captured, images, method="max", streams=True)
-    yield "max", extremes, {}
-    yield "max, 16-bit streams allowed", extremes, extremes
-    for percentile in PERCENTILES:
-        yield f"percentile {percentile}", calibrate(captured, images, method="percentile", percentile=percentile), {}
-    for deviations in DEVIATIONS:
-        known = ranges_from_statistics(captured.graph, captured.statistics, deviations)
-        yield f"batch norm, {deviations:g} deviations", {name: known[name] for name in wanted}, {}
-    yield "none (proven ranges)", {}, {}
+class Everything(Histogram):
+    """What every method needs, from one pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extremes = AverageExtremes()
+
+    def update(self, values: NDArray[np.floating]) -> None:
+        super().update(values)
+        self.extremes.update(values)
+
+    def seen_by(self, method: Method) -> Extremes:
+        return self.extremes if method.observer is AverageExtremes else self
 
 
-def logits(lowered: Lowered, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """What the numpy reference computes, [N, classes]."""
-    output = lowered.outputs[0]
-    batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
-    runs = [interpret(lowered.graph, {"image": batch}).outputs[output.tensor] for batch in batches]
-    return np.concatenate(runs) * float(output.scale)
+def choices(captured: Captured, pixels: NDArray[np.uint8], widths: list[int]) -> Iterator[Choice]:
+    """Every method at every width, then the automatic widths of the same mean, then no images."""
+    images = open_images(pixels, captured.graph)
+    seen = {name: Everything() for name in layer_inputs(captured.graph)}
+    observe(captured.graph, seen, images)
+    spans = {name: everything.span() for name, everything in seen.items()}
+    named = [(name, find_method(name)) for name in ("max", "average")]
+    named += [(f"percentile {p}", find_method("percentile", p)) for p in PERCENTILES]
+    named += [(name, find_method(name)) for name in ("entropy", "mse")]
+    for bits in widths:
+        found = {name: {t: m.choose(e.seen_by(m), bits) for t, e in seen.items()} for name, m in named}
+        found["output"] = refine_on_outputs(captured.graph, spans, found["mse"], dict.fromkeys(seen, bits), images)
+        for name, ranges in found.items():
+            yield Choice(name, ranges, bits, {})
+        mse = find_method("mse").choose
+        probe = open_images(pixels, captured.graph, limit=PROBE_IMAGES)
+        own = allocate_bits(captured.graph, seen, mse, bits, probe) if bits < 8 else {}
+        if own:
+            yield Choice("mse, bits by budget", {t: mse(e, own[t]) for t, e in seen.items()}, bits, own)
+        for deviations in DEVIATIONS:
+            known = ranges_from_statistics(captured.graph, captured.statistics, deviations)
+            yield Choice(f"no images, {deviations:g} deviations", {name: known[name] for name in seen}, bits, {})
 
 
-def widths(lowered: Lowered) -> str:
+def logits(lowered: Lowered, datasets: tuple[Dataset, Dataset]) -> list[Floats]:
+    """What the integer network computes under ONNX Runtime, [N, 10] for each data set."""
+    session = open_session(to_onnx(lowered.graph, metadata={}).SerializeToString())
+    scale = float(lowered.outputs[0].scale)
+    return [
+        np.concatenate([next(iter(run_session(session, {"image": b}).values())) * scale for b in d.batches(BATCH)])
+        for d in datasets
+    ]
+
+
+def widths_of(lowered: Lowered) -> str:
     """Widths of what is carried as fixed point, such as 16/32."""
     return "/".join(str(bits) for bits in sorted({f.bits for f in lowered.fixed_points.values()}))
 
@@ -89,58 +149,68 @@ def percent(hits: NDArray[np.bool_]) -> str:
     return f"{100 * float(hits.mean()):.2f}"
 
 
-def ranges_table(data: Path, calibration: NDArray[np.uint8], widths_of_codes: list[int]) -> None:
-    """Every method on every weight-only checkpoint, against the float logits of the original code."""
-    test = open_dataset(data / "cifar10" / "test.npz", SHAPE)
-    print("| checkpoint | bits | method | top-1 % | agreement % | logit SQNR dB | fixed point |")
-    print("|---|---|---|---|---|---|---|")
+def decibels(found: Floats, wanted: Floats) -> str:
+    return f"{10 * np.log10(np.square(wanted, dtype=np.float64).sum() / np.square(found - wanted).sum()):.1f}"
+
+
+def methods_table(data: Path, pixels: NDArray[np.uint8], widths: list[int], only: str | None) -> None:
+    """Every method on every weight-only checkpoint, against the float network."""
+    datasets = (open_dataset(data / "cifar10" / "test.npz", SHAPE), open_dataset(data / "cifar10" / "test_jpeg", SHAPE))
+    labels = [d.labels for d in datasets]
+    print("| checkpoint | bits | method | top-1 | agreement | SQNR | JPEG top-1 | JPEG agreement | JPEG SQNR |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, settings in WEIGHT_ONLY.items():
-        captured, golden = load(data, name, settings)
-        print(f"| {name} | float | original code | {percent(golden.argmax(1) == test.labels)} | | | |", flush=True)
-        for method, ranges, streams in methods(captured, calibration):
-            for bits in widths_of_codes:
-                lowered = lower(quantize_layers(captured.graph, LayerOptions(EDGE_BITS, bits, ranges)), streams)
-                found = logits(lowered, test.images())
-                top1 = percent(found.argmax(1) == test.labels)
-                agreement = percent(found.argmax(1) == golden.argmax(1))
-                sqnr = 10 * np.log10(np.square(golden, dtype=np.float64).sum() / np.square(found - golden).sum())
-                row = f"{top1} | {agreement} | {sqnr:.1f} | {widths(lowered)}"
-                print(f"| {name} | {bits} | {method} | {row} |", flush=True)
+        if only is not None and name != only:
+            continue
+        network = load(data, name, settings, datasets[1])
+        hits = [percent(g.argmax(1) == y) for g, y in zip(network.logits, labels, strict=True)]
+        print(f"| {name} | float | - | {hits[0]} | | | {hits[1]} | | |", flush=True)
+        for choice in choices(network.captured, pixels, widths):
+            options = LayerOptions(None, choice.bits, choice.ranges, choice.bits_of)
+            found = logits(lower(quantize_layers(network.captured.graph, options)), datasets)
+            cells = [
+                f"{percent(f.argmax(1) == y)} | {percent(f.argmax(1) == g.argmax(1))} | {decibels(f, g)}"
+                for f, g, y in zip(found, network.logits, labels, strict=True)
+            ]
+            print(f"| {name} | {choice.bits} | {choice.name} | {' | '.join(cells)} |", flush=True)
 
 
-def streams_table(data: Path, calibration: NDArray[np.uint8]) -> None:
+def streams_table(data: Path, pixels: NDArray[np.uint8]) -> None:
     """32-bit against 16-bit residual streams on networks with trained activations, edges as wide as int32 allows."""
-    test = open_dataset(data / "cifar10" / "test.npz", SHAPE)
-    jpeg = open_dataset(data / "cifar10" / "test_jpeg", SHAPE)
+    datasets = (open_dataset(data / "cifar10" / "test.npz", SHAPE), open_dataset(data / "cifar10" / "test_jpeg", SHAPE))
     print("| checkpoint | fixed point | top-1 % | agreement % | JPEG top-1 % | JPEG predictions equal to 32 bits % |")
     print("|---|---|---|---|---|---|")
     for name, settings in QUANTIZED.items():
-        captured, golden = load(data, name, settings)
-        real = quantize_layers(captured.graph, LayerOptions(edge_bits=None))
+        network = load(data, name, settings, datasets[1])
+        real = quantize_layers(network.captured.graph, LayerOptions(edge_bits=None))
         reference: NDArray[np.int64] | None = None
-        for streams in ({}, calibrate(captured, calibration, method="max", streams=True)):
-            lowered = lower(real, streams)
-            found, on_jpeg = logits(lowered, test.images()).argmax(1), logits(lowered, jpeg.images()).argmax(1)
+        measured = calibrate(network.captured, pixels, streams=True)
+        for calibration in (Calibration({}, {}, 8), measured):
+            lowered = lower(real, calibration.streams)
+            found, on_jpeg = (values.argmax(1) for values in logits(lowered, datasets))
             reference = on_jpeg if reference is None else reference
-            hits = (found == test.labels, found == golden.argmax(1), on_jpeg == jpeg.labels, on_jpeg == reference)
-            print(f"| {name} | {widths(lowered)} | {' | '.join(map(percent, hits))} |", flush=True)
-            lost, gained = (reference == jpeg.labels) & ~hits[2], (reference != jpeg.labels) & hits[2]
+            labels = datasets[1].labels
+            hits = (found == datasets[0].labels, found == network.logits[0].argmax(1))
+            hits += (on_jpeg == labels, on_jpeg == reference)
+            print(f"| {name} | {widths_of(lowered)} | {' | '.join(map(percent, hits))} |", flush=True)
+            lost, gained = (reference == labels) & ~hits[2], (reference != labels) & hits[2]
             print(f"| | | | | {lost.sum()} lost, {gained.sum()} gained | |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", choices=("ranges", "streams"))
+    parser.add_argument("table", choices=("methods", "streams"))
+    parser.add_argument("--checkpoint", choices=tuple(WEIGHT_ONLY), help="one of them only")
     parser.add_argument("--bits", default="8,6,4", help="activation bits, comma-separated")
     parser.add_argument("--images", type=int, default=256, help="calibration images")
     options = parser.parse_args()
     root = Path(__file__).resolve().parents[1]
     data = Path(os.environ.get("QEXPORT_TEST_DATA", root.parent / "shared" / "data"))
-    calibration = open_dataset(data / "cifar10" / "calibration.npz", SHAPE, limit=options.images).images()
-    if options.table == "ranges":
-        ranges_table(data, calibration, [int(bits) for bits in options.bits.split(",")])
+    pixels = open_dataset(data / "cifar10" / "calibration.npz", SHAPE, limit=options.images).images()
+    if options.table == "methods":
+        methods_table(data, pixels, [int(bits) for bits in options.bits.split(",")], options.checkpoint)
     else:
-        streams_table(data, calibration)
+        streams_table(data, pixels)
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ def _range(entry: Mapping[str, Any]) -> Range:
 
 
 def _bits(value: Any) -> int:
-    if not isinstance(value, int) or not 2 <= value <= 8:
+    if type(value) is not int or not 1 <= value <= 8:
         raise ValueError(f"{value!r} bits")
     return value
 

@@ -66,7 +66,7 @@ def open_images(data: Any, graph: Graph, *, limit: int | None = None) -> Images:
         data = open_dataset(data, cast(Any, shape), limit=limit)
     reader = _Reader(graph)
     if isinstance(data, Dataset):
-        return Images(len(data), True, lambda: map(reader.batch, data.batches()))
+        return Images(_at_most(len(data), limit), True, lambda: _first(map(reader.batch, data.batches()), limit))
     if hasattr(data, "get_next"):
         return Images(None, hasattr(data, "rewind"), lambda: _first(map(reader.batch, _drain(data)), limit))
     if _is_array(data):
@@ -221,7 +221,7 @@ class _Reader:
 def _as_array(item: Any, where: str) -> NDArray:
     if hasattr(item, "detach"):  # a torch tensor, wherever it lives
         item = item.detach().cpu().numpy()
-    if not hasattr(item, "__array__"):
+    if not hasattr(item, "__array__") and not hasattr(item, "__array_interface__"):  # the latter: Pillow
         raise DataError(
             "this is no image",
             where=where,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,27 +13,30 @@ from qexport.cli.progress import StageLine
 
 @click.command()
 @click.argument("file", metavar="FILE", type=click.Path())
-@click.option("--assert-integer", is_flag=True, help="Exit with status 1 if any tensor of the ONNX file is float.")
+@click.option("--assert-integer", is_flag=True, help="Exit with status 1 if any tensor of an artifact is float.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @checkpoint_options
 def inspect(file: str, assert_integer: bool, as_json: bool, **options: Any) -> None:
-    """Show what a checkpoint or an ONNX file holds.
+    """Show what a checkpoint, an ONNX file or a .qpk file holds.
 
-    A file named *.onnx is read as an artifact, any other as a checkpoint; the options below say how.
+    A file named *.onnx or *.qpk is read as an artifact, any other as a checkpoint; the options below say how.
     """
-    if file.lower().endswith(".onnx"):
-        _inspect_artifact(file, assert_integer, as_json, given(options))
+    from qexport.session import is_packed
+
+    if file.lower().endswith(".onnx") or is_packed(file):
+        if unused := given(options):
+            option = next(iter(unused)).replace("_", "-")
+            raise click.UsageError(f"--{option} is for checkpoints, not for {Path(file).suffix} files.")
+        (_inspect_packed if is_packed(file) else _inspect_onnx)(file, assert_integer, as_json)
     elif assert_integer:
-        raise click.UsageError("--assert-integer is for .onnx files; a checkpoint computes in floats.")
+        raise click.UsageError("--assert-integer is for artifacts; a checkpoint computes in floats.")
     else:
         _inspect_checkpoint(file, as_json, given(options))
 
 
-def _inspect_artifact(file: str, assert_integer: bool, as_json: bool, options: dict[str, Any]) -> None:
+def _inspect_onnx(file: str, assert_integer: bool, as_json: bool) -> None:
     from qexport.backends.onnx.describe import check_integer, describe_onnx
 
-    if options:
-        raise click.UsageError(f"--{next(iter(options)).replace('_', '-')} is for checkpoints, not for .onnx files.")
     found = describe_onnx(file)
     if as_json:
         _print_json(found)
@@ -44,6 +48,20 @@ def _inspect_artifact(file: str, assert_integer: bool, as_json: bool, options: d
         check_integer(file)
         if not as_json:
             click.echo("integer only: no tensor between input and output has a float type.")
+
+
+def _inspect_packed(file: str, assert_integer: bool, as_json: bool) -> None:
+    from qexport.backends.packed.describe import describe_packed
+
+    found = describe_packed(file)
+    if as_json:
+        _print_json(found)
+        return
+    from qexport.cli.packed_tables import print_packed
+
+    print_packed(found)
+    if assert_integer:
+        click.echo("integer only: the packed format has no float types.")
 
 
 def _inspect_checkpoint(file: str, as_json: bool, options: dict[str, Any]) -> None:

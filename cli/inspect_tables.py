@@ -23,12 +23,8 @@ def print_artifact(found: dict[str, Any]) -> None:
     opset = ", ".join(f"{domain} {version}" for domain, version in found["opset"].items())
     written = f"format {found['format']}" if found["format"] else "not written by qexport"
     say(console, f"{found['file']}: {byte_size(found['bytes'])}, {written}, opset {opset}")
-    _print_origin(console, found["metadata"])
-    for kind, values in (("input", found["inputs"]), ("output", found["outputs"])):
-        for value in values:
-            say(console, f"{kind} {value['name']}: {value['type']} [{', '.join(map(str, value['shape']))}]")
-    for output in found["metadata"].get("qexport.outputs", []):
-        say(console, f"integer output {output['name']}: real value = integer * {real(output['scale'])}")
+    print_origin(console, found["metadata"])
+    print_values(console, found)
     if found["layers"]:
         console.print(layer_table({"layers": found["layers"], "sizes": _sizes(found["layers"])}))
     if found["thresholds"]:
@@ -38,7 +34,17 @@ def print_artifact(found: dict[str, Any]) -> None:
     say(console, _float_line(found["float_tensors"]))
 
 
-def _print_origin(console: Console, metadata: dict[str, Any]) -> None:
+def print_values(console: Console, found: dict[str, Any]) -> None:
+    """Inputs and outputs of an artifact, and what its integers stand for."""
+    for kind, values in (("input", found["inputs"]), ("output", found["outputs"])):
+        for value in values:
+            say(console, f"{kind} {value['name']}: {value['type']} [{', '.join(map(str, value['shape']))}]")
+    for output in found["metadata"].get("qexport.outputs", []):
+        say(console, f"integer output {output['name']}: real value = integer * {real(output['scale'])}")
+
+
+def print_origin(console: Console, metadata: dict[str, Any]) -> None:
+    """The checkpoint that an artifact was made from."""
     if "qexport.source_file" not in metadata:
         return
     say(

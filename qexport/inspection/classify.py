@@ -51,16 +51,7 @@ def classify(model: str | Path, images: str | Path, top: int) -> Iterator[list[P
     Raises:
         ArtifactError: the model is unreadable or not one of ours; DataError: the images are unusable.
     """
-    properties, run = _open_packed(model) if is_packed(model) else _open_onnx(model)
-    metadata = decode_metadata(properties, model)
-    missing = [key for key in ("qexport.input_shape", "qexport.outputs") if key not in metadata]
-    if missing:
-        raise ArtifactError(
-            "the model was not written by qexport",
-            where=str(model),
-            got=f"no metadata {', '.join(missing)}",
-            expected="a file of qexport convert, which says how to feed it and what its outputs mean",
-        )
+    metadata, run = _open_packed(model) if is_packed(model) else _open_onnx(model)
     for batch in _batches(Path(images), tuple(metadata["qexport.input_shape"])):
         for row in run(batch):
             yield _ranked(row, metadata, top)
@@ -70,21 +61,37 @@ Run = Callable[[NDArray[np.uint8]], NDArray]
 """Images to the first output."""
 
 
-def _open_onnx(model: str | Path) -> tuple[dict[str, str], Run]:
+def _open_onnx(model: str | Path) -> tuple[dict[str, Any], Run]:
     """Metadata, and what runs the model; onnx is imported here, since a .qpk file does without it."""
     from qexport.backends.onnx.reader import read_onnx
     from qexport.backends.onnx.session import open_session, run_session
 
     proto, properties = read_onnx(model)
+    metadata = _metadata(properties, model)
     session = open_session(proto, name=str(model))
     (feed,) = (declared.name for declared in session.get_inputs())
-    return properties, lambda batch: next(iter(run_session(session, {feed: batch}).values()))
+    return metadata, lambda batch: next(iter(run_session(session, {feed: batch}).values()))
 
 
-def _open_packed(model: str | Path) -> tuple[dict[str, str], Run]:
+def _open_packed(model: str | Path) -> tuple[dict[str, Any], Run]:
     session = InferenceSession(model, threads=min(os.cpu_count() or 1, MAX_THREADS))
+    metadata = _metadata(session.get_modelmeta().custom_metadata_map, model)
     (feed,) = (declared.name for declared in session.get_inputs())
-    return session.get_modelmeta().custom_metadata_map, lambda batch: session.run(None, {feed: batch})[0]
+    return metadata, lambda batch: session.run(None, {feed: batch})[0]
+
+
+def _metadata(properties: dict[str, str], model: str | Path) -> dict[str, Any]:
+    """What convert wrote about the model, decoded."""
+    metadata = decode_metadata(properties, model)
+    missing = [key for key in ("qexport.input_shape", "qexport.outputs") if key not in metadata]
+    if missing:
+        raise ArtifactError(
+            "the model was not written by qexport",
+            where=str(model),
+            got=f"no metadata {', '.join(missing)}",
+            expected="a file of qexport convert, which says how to feed it and what its outputs mean",
+        )
+    return metadata
 
 
 def _batches(path: Path, shape: tuple[int, int, int]) -> Iterator[NDArray[np.uint8]]:

@@ -139,6 +139,13 @@ def sum_beyond_64_bits() -> bytes:
     return p.to_bytes()
 
 
+def slice_beyond_rank() -> bytes:
+    p = PackedFile()
+    p.op(f.Opcode.SLICE, [p.input((4,))], np.array([0, 0, 0, 1, 2, 1], "<u4").tobytes())
+    p.output(p.tensor((4,), 0, 255, U8))
+    return p.to_bytes()
+
+
 def many_channels() -> bytes:
     """A few hundred bytes that ask for 2^26 channels to be looked at."""
     p = PackedFile()
@@ -233,6 +240,7 @@ edit("add of other extents", "SHAPE", 8, op(7, input=(7, 3)))
 edit("slice beyond its input", "SHAPE", 12, constants(11, 12, struct.pack("<I", 3)))
 edit("slice with step 0", "SHAPE", 12, constants(11, 12, struct.pack("<I", 0)))
 edit("slice that wraps 32 bits", "SHAPE", 12, constants(11, 12, struct.pack("<I", 0x80000000)))
+HOSTILE["slice beyond the rank"] = Hostile("SHAPE", 1, slice_beyond_rank)
 edit("pad that wraps 32 bits", "SHAPE", 11, constants(10, 0, struct.pack("<6I", 0xFFFFFFFF, 1, 0, 3, 0, 2)))
 edit("reshape of other size", "SHAPE", 18, tensor(18, extent=(11, 1, 1)))
 edit("transpose that repeats an axis", "SHAPE", 13, op(12, parameter=0 | 2 << 2 | 2 << 4))

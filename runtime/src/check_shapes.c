@@ -87,6 +87,8 @@ static int slice_fits(const qxr_node *node)
         const uint64_t last = start[axis] + (uint64_t)(node->out->extent[axis] - 1u) * step[axis];
         if (step[axis] == 0 || last >= node->in[0]->extent[axis])
             return 0;
+        if (axis >= qxr_rank(node->in[0]) && step[axis] != 1)
+            return 0;
     }
     return 1;
 }

@@ -9,6 +9,8 @@ from loader_program import Verdict, status_names
 from packed_files import every_operator, seal
 
 from qexport.backends.packed import format as f
+from qexport.backends.packed.reader import parse_packed
+from qexport.errors import ArtifactError
 
 NOT_BY_CONTENT = {"OK", "ARGUMENT", "BIG_ENDIAN", "ALIGNMENT", "ISA", "ARENA_SIZE", "PREPACK_SIZE"}
 """What no file can cause. `check_files` itself tries null pointers and a misaligned address with every file."""
@@ -88,3 +90,15 @@ def field_places(data: bytes) -> list[tuple[int, str, str]]:
 
 def field_at(data: bytes, at: int) -> tuple[str, str]:
     return next((kind, name) for last, kind, name in field_places(data) if at <= last)
+
+
+def test_the_reader_in_python_refuses_the_same() -> None:
+    parse_packed(every_operator().to_bytes())
+    accepted = []
+    for name, hostile in HOSTILE.items():
+        try:
+            parse_packed(hostile.make())
+        except ArtifactError:
+            continue
+        accepted.append(name)
+    assert accepted == []

@@ -212,9 +212,12 @@ def _sum_pool(record: np.void, blob: Blob, _shape: Shape, extents: Shape) -> Op:
     return SumPool(tuple(record["window"].tolist()), factors=factors, **_window(record))
 
 
-def _pad(_record: np.void, blob: Blob, shape: Shape, _extents: Shape) -> Op:
+def _pad(_record: np.void, blob: Blob, shape: Shape, extents: Shape) -> Op:
     before, after = blob.take("<u4", 2, 3).tolist()
     _none_beyond(shape, blob, before, after)
+    padded = tuple(n + b + a for n, b, a in zip(shape, before, after, strict=False))
+    if padded != extents:  # before anything of the padded size is made
+        raise refused("a result has other extents than claimed", where=blob.where, got=extents, expected=padded)
     return Pad(tuple(zip(before, after, strict=True))[: len(shape)])
 
 

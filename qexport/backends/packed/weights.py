@@ -87,7 +87,7 @@ def decode_rows(data: NDArray[np.uint8], shape: tuple[int, int], coding: Coding)
     if not coding.codebook:
         signed = codes - ((codes >> (coding.bits - 1)) << coding.bits)
         if signed.size and max(-int(signed.min()), int(signed.max())) > MAX_WEIGHT:
-            raise ArtifactError("a weight is out of range", got=int(signed[np.abs(signed).argmax()]))
+            raise ArtifactError("a weight is out of range", got=int(signed.flat[np.abs(signed).argmax()]))
         return signed.astype(np.int32)
     if codes.size and codes.max() >= len(coding.codebook):
         raise ArtifactError("a weight's code has no level", got=int(codes.max()), expected=f"< {len(coding.codebook)}")

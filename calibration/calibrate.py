@@ -11,7 +11,7 @@ from qexport.calibration.methods import DEFAULT_METHOD, DEFAULT_PERCENTILE, Meth
 from qexport.calibration.observers import Extremes, Histogram, Range
 from qexport.calibration.output_error import refine_on_outputs
 from qexport.calibration.ranges import observe
-from qexport.calibration.statistics import ranges_from_statistics
+from qexport.calibration.statistics import deviations_for, ranges_from_statistics
 from qexport.errors import DataError, OptionError
 from qexport.ir import Graph
 from qexport.ops import Add, Conv2d
@@ -59,7 +59,7 @@ def calibrate(
     _check_budget(chosen, method, act_budget, images)
     inputs = layer_inputs(captured.graph)
     if images is None:
-        return Calibration(_without_data(captured, inputs), {}, bits)
+        return Calibration(_without_data(captured, inputs, bits), {}, bits)
     source = open_images(images, captured.graph, limit=limit)
     if (chosen.second_pass or act_budget is not None) and not source.replayable:
         raise _read_once(method if chosen.second_pass else "--act-budget")
@@ -127,8 +127,8 @@ def stream_tensors(graph: Graph) -> list[str]:
     return [name for name in graph.types if name in wanted]
 
 
-def _without_data(captured: Captured, inputs: list[str]) -> dict[str, Range]:
-    known = ranges_from_statistics(captured.graph, captured.statistics)
+def _without_data(captured: Captured, inputs: list[str], bits: int) -> dict[str, Range]:
+    known = ranges_from_statistics(captured.graph, captured.statistics, deviations_for(bits))
     unknown = [name for name in inputs if name not in known]
     if unknown:
         raise DataError(

@@ -19,8 +19,7 @@ from qexport.ops import Add, Affine, AvgPool, Clip, Concat, Conv2d, MaxPool, Op,
 Statistics = dict[str, tuple[NDArray, NDArray]]
 Floats = NDArray[np.float64]
 
-DEVIATIONS = 6.0
-"""How many standard deviations a range reaches (chosen by docs/decisions/003-activation-ranges.md)."""
+FEWEST_DEVIATIONS = 3
 
 PIXEL_MEAN, PIXEL_STD = 115.0, 64.0
 """Mean and standard deviation of the pixels 0..255 of natural images (those of ImageNet, all colours together)."""
@@ -63,9 +62,15 @@ class Spread:
         return Spread(self.mean, self.std, np.clip(self.lo, lo, hi), np.clip(self.hi, lo, hi))
 
 
-def ranges_from_statistics(
-    graph: Graph, statistics: Statistics, deviations: float = DEVIATIONS
-) -> dict[str, tuple[float, float]]:
+def deviations_for(bits: int) -> float:
+    """How many standard deviations a range of `bits` reaches: as many as bits (measured: docs/calibration.md).
+
+    A finer quantizer can afford a wider range, and values beyond it cost more than its coarser step.
+    """
+    return float(max(bits, FEWEST_DEVIATIONS))
+
+
+def ranges_from_statistics(graph: Graph, statistics: Statistics, deviations: float) -> dict[str, tuple[float, float]]:
     """(lo, hi) of every real tensor whose distribution follows from batch-norm statistics.
 
     Tensors behind a layer whose output passes no batch norm are left out, save the first convolution on the image.
@@ -73,7 +78,7 @@ def ranges_from_statistics(
     Args:
         graph: captured real graph.
         statistics: batch-norm outputs: tensor -> (mean [C], standard deviation [C]).
-        deviations: reach of a range in standard deviations.
+        deviations: reach of a range in standard deviations, see `deviations_for`.
     """
     spreads: dict[str, Spread] = {}
     pixels = set(graph.inputs)

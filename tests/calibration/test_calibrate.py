@@ -44,9 +44,10 @@ def test_streams_get_their_extremes_whatever_the_method(network: Captured, image
 
 
 def test_without_data_batch_norm_is_asked(network: Captured) -> None:
-    known = ranges_from_statistics(network.graph, network.statistics)
+    for bits, deviations in ((2, 3.0), (4, 4.0), (6, 6.0), (8, 8.0)):
+        known = ranges_from_statistics(network.graph, network.statistics, deviations)
+        assert calibrate(network, bits=bits).ranges == {name: known[name] for name in ("relu", "relu1")}
     found = calibrate(network, bits=6, streams=True)
-    assert found.ranges == {name: known[name] for name in ("relu", "relu1")}
     assert (found.streams, found.act_bits, found.images, found.describe()) == ({}, 6, 0, "batch-norm statistics")
 
 

@@ -152,9 +152,9 @@ def test_proven_limits_cut_estimates() -> None:
 
 
 def test_layers_without_batch_norm_are_left_out(network_without_norm: Captured, network: Captured) -> None:
-    without = ranges_from_statistics(network_without_norm.graph, {})
+    without = ranges_from_statistics(network_without_norm.graph, {}, 6.0)
     assert "relu" in without and "relu1" not in without and "sum" not in without
-    known = ranges_from_statistics(network.graph, network.statistics)
+    known = ranges_from_statistics(network.graph, network.statistics, 6.0)
     assert {"relu", "relu1", "sum", "relu2", "flat"} <= set(known) and "logits" not in known
 
 

@@ -116,6 +116,8 @@ static int may_overwrite(const qxr_check *c, uint32_t op_index, uint32_t under)
             return 0;
     if (t->arena_offset != over->arena_offset || qxr_element_bytes(t) != qxr_element_bytes(over) || t->last_use > op_index)
         return 0;
+    if (under >= c->header->input_count + c->group_first) /* made in this group, so its first operator cannot read it */
+        return 1;
     return qxr_is_elementwise(qxr_get_op(c->model, c->group_first)) || !reads(c->model, c->group_first, under);
 }
 

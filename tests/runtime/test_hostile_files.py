@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hostile_files import HOSTILE
 from loader_program import Verdict, status_names
 from packed_files import every_operator, seal
+from slow_files import SLOW
 
 from qexport.backends.packed import format as f
 from qexport.backends.packed.reader import parse_packed
@@ -102,3 +106,13 @@ def test_the_reader_in_python_refuses_the_same() -> None:
             continue
         accepted.append(name)
     assert accepted == []
+
+
+@pytest.mark.parametrize("make", SLOW.values(), ids=SLOW)
+def test_no_small_file_takes_long(plain_check_files, make: Callable[[], bytes]) -> None:
+    """Files of less than a megabyte that ask for the most comparisons; seconds on a slow processor."""
+    data = make()
+    assert len(data) < 1 << 20
+    began = time.monotonic()
+    assert plain_check_files([data]) == [Verdict("OK", -1)]
+    assert time.monotonic() - began < 20

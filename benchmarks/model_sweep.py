@@ -1,0 +1,123 @@
+"""Every architecture at every bit pair of the papers: seeded, converted, compared tensor by tensor with ONNX Runtime.
+
+    python benchmarks/model_sweep.py                        # small inputs, the table of docs/models.md
+    python benchmarks/model_sweep.py resnet50 --full --pair qn-w2a2   # one architecture at full size, time and memory
+
+Every number is counted, none is timed by the clock of a loaded machine but the last two columns.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import onnx
+import torch
+
+from qexport.backends.onnx.session import run_all_tensors
+from qexport.checkpoints import save_native
+from qexport.conversion import convert
+from qexport.errors import QExportError
+from qexport.models.papers import PAIRS, SMALL_INPUTS
+from qexport.models.registry import architecture
+from qexport.models.seeded import random_images, seeded
+from qexport.reference import interpret
+
+CALIBRATION_IMAGES, COMPARED_IMAGES = 8, 2
+
+
+@dataclass(frozen=True)
+class Result:
+    """One conversion.
+
+    Attributes:
+        layers, tensors: convolutions and linear layers; integer tensors compared.
+        proven: (channel, integer) pairs whose code is proven.
+        megabytes: of model.onnx.
+        differing: tensors that ONNX Runtime computes otherwise than the reference.
+        seconds: of conversion, and of the comparison.
+    """
+
+    layers: int
+    tensors: int
+    proven: int
+    megabytes: float
+    differing: int
+    seconds: tuple[float, float]
+
+
+def run(name: str, pair: str, *, full: bool) -> Result:
+    """Convert and compare one architecture at one bit pair."""
+    chosen, small = PAIRS[pair], SMALL_INPUTS[name]
+    arch = f"{chosen.scheme}-{name}"
+    data = architecture(arch).preprocessing
+    shape = data.input_shape if full else small.input_shape
+    arguments = {**({} if full else small.arguments), **chosen.arguments}
+    model = seeded(arch, input_shape=shape, **arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "seeded.pt"
+        save_native(checkpoint, model, arch=arch, arguments=arguments, input_shape=shape, mean=data.mean, std=data.std)
+        del model
+        images = random_images(shape, CALIBRATION_IMAGES).numpy()
+        started = time.perf_counter()
+        artifact = convert(checkpoint, Path(folder) / "out", calibration_data=images)
+        converted = time.perf_counter()
+        graph = artifact.built.graph
+        loaded = onnx.load(artifact.files["onnx"])
+        differing = 0
+        for image in images[:COMPARED_IMAGES]:
+            expected = interpret(graph, {"image": image[None]}, keep="*").tensors
+            found = run_all_tensors(loaded, {"image": image[None]})
+            differing += sum(not np.array_equal(found[n.name], expected[n.name]) for n in graph.nodes)
+        compared = time.perf_counter()
+        return Result(
+            layers=sum(n.op.kind in ("conv2d", "linear") for n in graph.nodes),
+            tensors=len(graph.nodes),
+            proven=sum(p.values for p in artifact.built.proofs),
+            megabytes=artifact.files["onnx"].stat().st_size / 1e6,
+            differing=differing,
+            seconds=(converted - started, compared - converted),
+        )
+
+
+def rows(names: tuple[str, ...], pairs: tuple[str, ...], full: bool) -> Iterator[str]:
+    """The table, line by line, as it is made."""
+    yield "| network | bits | layers | tensors equal | codes proven | model.onnx | convert | compare |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name in names:
+        for pair in pairs:
+            try:
+                r = run(name, pair, full=full)
+            except QExportError as error:
+                yield f"| {name} | {pair} | {str(error).splitlines()[0]} | | | | | |"
+                continue
+            equal = f"{r.tensors - r.differing} of {r.tensors}"
+            convert_time, compare_time = r.seconds
+            yield (
+                f"| {name} | {pair} | {r.layers} | {equal} | {r.proven:.3g} | {r.megabytes:.2f} MB | "
+                f"{convert_time:.1f} s | {compare_time:.1f} s |"
+            )
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(sorted(SMALL_INPUTS)))
+@click.option("--pair", "pairs", multiple=True, type=click.Choice(list(PAIRS)), help="Bit pairs; all without.")
+@click.option("--full", is_flag=True, help="Full input size and width, with peak memory.")
+@click.option("--threads", default=1, show_default=True, help="Threads of torch.")
+def main(names: tuple[str, ...], pairs: tuple[str, ...], full: bool, threads: int) -> None:
+    """Print the table for these architectures, all without names."""
+    torch.set_num_threads(threads)
+    for line in rows(names or tuple(SMALL_INPUTS), pairs or tuple(PAIRS), full):
+        click.echo(line)
+    if full:
+        click.echo(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from functools import cache
 
 import numpy as np
 from agreement import images
@@ -15,8 +16,9 @@ from qexport.passes.lower import Lowered, lower
 from qexport.reference import interpret
 
 
-def lowered_case(name: str, random_images: int = 4) -> tuple[Lowered, NDArray[np.uint8]]:
-    """A network of the table, lowered, and images for it: 3 corners and random ones; the same on every call."""
+@cache
+def lowered_case(name: str, random_images: int = 13) -> tuple[Lowered, NDArray[np.uint8]]:
+    """A network of the table, lowered, and images for it: 3 corners and random ones. Made once; leave it as it is."""
     case = CASES[name]
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     found = capture(case.build(rng).eval(), case.shape, case.mean, case.std)

@@ -60,7 +60,7 @@ def check_equal(graph: Graph, x: NDArray[np.uint8], meta: Mapping[str, str]) -> 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in REFUSED])
 def test_every_layer_equals_the_reference(name: str) -> None:
     """test_network_matrix.py of the ONNX backend holds model.onnx against the same reference on the same networks."""
-    low, x = lowered_case(name, 13)
+    low, x = lowered_case(name)
     check_equal(low.graph, x, {})
 
 

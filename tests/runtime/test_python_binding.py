@@ -30,7 +30,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 @pytest.fixture(scope="module")
 def network() -> tuple[bytes, np.ndarray, dict[str, np.ndarray]]:
     """A file, 16 images, and every integer of the reference on them."""
-    low, x = lowered_case("shared-module", 13)
+    low, x = lowered_case("shared-module")
     return to_packed(low.graph, metadata={}), x, interpret(low.graph, {"image": x}, keep="*").tensors
 
 

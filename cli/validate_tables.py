@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def print_validation(report: Report) -> None:
     """Print every level, layer and artifact, and the verdict last."""
     console = stdout_console()
-    console.print(level_table(report))
+    console.print(detection_table(report) if report.detects else level_table(report))
+    if report.outputs:
+        console.print(output_table(report))
     if report.layers:
         console.print(layer_table(report))
     if report.fixed_points:
@@ -47,6 +49,35 @@ def level_table(report: Report) -> Table:
             percent(level.agreement_frozen),
             "-" if level.p_value is None else f"{level.p_value:.2f}",
         )
+    return shown
+
+
+def detection_table(report: Report) -> Table:
+    """Mean average precision and common boxes of every level of a detector."""
+    shown = table(
+        f"Levels on {count(report.images)} images" + ("" if report.labelled else " (no objects)"),
+        ["<network", "mAP@0.5", "VOC 11 points", "COCO mAP", "same as above", "same as frozen"],
+        caption="same: boxes scored above 0.5 that both networks find",
+    )
+    for level in report.levels:
+        found = level.mean_ap
+        shown.add_row(
+            level.name,
+            percent(found and found.voc),
+            percent(found and found.voc_11),
+            percent(found and found.coco),
+            percent(level.agreement),
+            percent(level.agreement_frozen),
+        )
+    return shown
+
+
+def output_table(report: Report) -> Table:
+    """Every output of a network with several."""
+    shown = table("Outputs against the frozen network", ["<output", "<network", "largest difference", "SQNR dB"])
+    for output in report.outputs:
+        sqnr = "-" if output.sqnr_db is None else f"{output.sqnr_db:.1f}"
+        shown.add_row(output.output, output.level, real(output.largest), sqnr)
     return shown
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from qexport.backends.onnx.inspection import weight_bytes
 from qexport.backends.onnx.integer import to_onnx
+from qexport.backends.onnx.postprocess import Head, to_post_process
 from qexport.backends.onnx.qdq import to_qdq
 from qexport.backends.onnx.writer import write_onnx
 from qexport.backends.packed import file as packed
@@ -20,11 +21,17 @@ from qexport.conversion.calibrate import RangeSource
 from qexport.conversion.output import staged
 from qexport.conversion.report import conversion_report, layer_nodes, layer_row
 from qexport.conversion.settings import Settings
+from qexport.detection import Detector
 from qexport.errors import OptionError
 from qexport.passes.layers import DEFAULT_ACT_BITS
 
 FILE_NAMES = {"onnx": "model.onnx", "onnx-qdq": "model.qdq.onnx", "qpk": "model.qpk"}
 """Formats and the file each is written to."""
+
+INTEGER_FORMATS = ("onnx", "qpk")
+POST_PROCESS = "post"
+POST_PROCESS_NAME = "post.onnx"
+"""A detector's integer heads go through it; docs/detection.md."""
 
 REPORT_NAME = "report.json"
 DEFAULT_OPSET = 25
@@ -40,7 +47,7 @@ class Artifact:
 
     Attributes:
         built: every level of the network, from soft to integer.
-        files: format -> path written; empty without an output directory.
+        files: format -> path written; of a detector also "post", its post-process.
         report: contents of report.json.
     """
 
@@ -69,7 +76,8 @@ def convert(
 
     Args:
         checkpoint: file with a network trained with soft quantizers.
-        output: directory for model.onnx, model.qdq.onnx, model.qpk and report.json.
+        output: directory for model.onnx, model.qdq.onnx, model.qpk and report.json; of a detector with an integer
+            format also for post.onnx.
         bits: what weights and activations were trained for; weight_bits and act_bits replace it for one of them.
             Activations that training left float get act_bits, or 8: `bits` says nothing about them.
         formats: any of "onnx" (integers only), "onnx-qdq" and "qpk" (packed bits, for the runtime of this project).
@@ -99,11 +107,15 @@ def convert(
         progress("writing")
         written = {name: _write(built, name, opset, staging / FILE_NAMES[name]) for name in formats}
         stored = written["onnx" if "onnx" in written else formats[0]].weight_bytes
-        files = {FILE_NAMES[name]: (staging / FILE_NAMES[name]).stat().st_size for name in formats}
+        names = {name: FILE_NAMES[name] for name in formats}
+        if built.checkpoint.detector is not None and set(formats) & set(INTEGER_FORMATS):
+            _write_post_process(built, built.checkpoint.detector, opset, staging / POST_PROCESS_NAME)
+            names[POST_PROCESS] = POST_PROCESS_NAME
+        files = {file: (staging / file).stat().st_size for file in names.values()}
         notes = [note for one in written.values() for note in one.notes]
         report = conversion_report(built, stored, files, notes)
         (staging / REPORT_NAME).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return Artifact(built, {name: Path(output) / FILE_NAMES[name] for name in formats}, report)
+    return Artifact(built, {name: Path(output) / file for name, file in names.items()}, report)
 
 
 def metadata(built: Built) -> dict[str, str]:
@@ -111,6 +123,7 @@ def metadata(built: Built) -> dict[str, str]:
     checkpoint, lowered, settings = built.checkpoint, built.lowered, built.settings
     bounds = {name: [int(t.lo.min()), int(t.hi.max())] for name, t in lowered.graph.types.items()}
     outputs = [{"name": u.tensor, "scale": float(u.scale)} for u in lowered.outputs]
+    detector = None if checkpoint.detector is None else checkpoint.detector.to_dict()
     return {
         "qexport.source_sha256": checkpoint.sha256,
         "qexport.source_file": checkpoint.source.name,
@@ -121,9 +134,21 @@ def metadata(built: Built) -> dict[str, str]:
         "qexport.preprocessing": "none: uint8 pixels 0..255, NCHW; normalisation is inside",
         "qexport.class_names": json.dumps(checkpoint.class_names),
         "qexport.outputs": json.dumps(outputs),
+        **({} if detector is None else {"qexport.detector": json.dumps(detector)}),
         "qexport.bounds": json.dumps(bounds),
         "qexport.layers": json.dumps([layer_row(lowered.graph, node) for node in layer_nodes(lowered.graph)]),
     }
+
+
+def heads(built: Built) -> list[Head]:
+    """The outputs of the integer network, in order."""
+    types = built.graph.types
+    return [Head(unit.tensor, types[unit.tensor].shape, float(unit.scale)) for unit in built.lowered.outputs]
+
+
+def _write_post_process(built: Built, detector: Detector, opset: int, path: Path) -> None:
+    kept = {key: value for key, value in metadata(built).items() if key not in RECORDED_KEYS}
+    write_onnx(to_post_process(heads(built), detector, metadata=kept, opset=opset), path)
 
 
 @dataclass(frozen=True)

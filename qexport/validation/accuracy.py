@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import comb
 
@@ -24,19 +25,22 @@ class Accuracy:
     """Predictions of every level, gathered batch by batch.
 
     Attributes:
+        n_classes: of the network.
+        labels: one an image, or None.
         predictions: level -> list of [n, k] ranked classes, in order of the levels.
-        labels: list of [n] labels, empty without labels.
     """
 
+    n_classes: int
+    labels: NDArray[np.int64] | None = None
     predictions: dict[str, list[NDArray]] = field(default_factory=dict)
-    labels: list[NDArray] = field(default_factory=list)
 
-    def add(self, level: str, logits: NDArray) -> None:
-        self.predictions.setdefault(level, []).append(ranked(logits))
+    def add(self, level: str, outputs: Sequence[NDArray]) -> None:
+        """Outputs of a batch; the first is the logits [n, n_classes]."""
+        self.predictions.setdefault(level, []).append(ranked(outputs[0]))
 
-    def results(self, n_classes: int) -> list[LevelResult]:
+    def results(self) -> list[LevelResult]:
         """One row a level, in the order they were first added."""
-        labels = np.concatenate(self.labels) if self.labels else None
+        labels = self.labels
         ranks = {level: np.concatenate(parts) for level, parts in self.predictions.items()}
         rows: list[LevelResult] = []
         above: NDArray | None = None
@@ -46,7 +50,7 @@ class Accuracy:
                 top1 = percent(rank[:, 0] == labels)
                 if level != "frozen":
                     p_value = mcnemar(ranks["frozen"][:, 0] == labels, rank[:, 0] == labels)
-                top5 = percent((rank == labels[:, None]).any(1)) if n_classes > TOP_K else None
+                top5 = percent((rank == labels[:, None]).any(1)) if self.n_classes > TOP_K else None
             agreement = None if above is None else percent(rank[:, 0] == above)
             same = percent(rank[:, 0] == ranks["frozen"][:, 0])
             rows.append(LevelResult(level, top1, top5, agreement, same, p_value))

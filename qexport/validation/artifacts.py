@@ -10,9 +10,11 @@ from pathlib import Path
 from numpy.typing import NDArray
 
 from qexport.backends.onnx.integer import FORMAT_KEY
+from qexport.backends.onnx.postprocess import OUTPUTS, POST_PROCESS_FORMAT
 from qexport.backends.onnx.reader import read_onnx
 from qexport.backends.onnx.session import open_session, run_all_tensors, run_session
 from qexport.conversion.settings import Settings
+from qexport.detection import Detections
 from qexport.errors import ArtifactError
 from qexport.session import InferenceSession, available_isas, is_packed
 from qexport.validation.report import ArtifactResult
@@ -89,15 +91,15 @@ class Artifact(ABC):
             self.tensors = len(found)
         self.images_all_tensors += len(next(iter(feeds.values())))
 
-    def outputs(self, feeds: dict[str, NDArray], names: list[str], integers: dict[str, NDArray]) -> NDArray:
-        """First output on one batch, every output compared with the reference where the format promises equality."""
+    def outputs(self, feeds: dict[str, NDArray], names: list[str], integers: dict[str, NDArray]) -> list[NDArray]:
+        """Outputs on one batch, each compared with the reference where the format promises equality."""
         results = {path: self.run(path, feeds) for path in self.paths[: self.fast if self.is_exact else 1]}
         if self.is_exact:
             for path, found in results.items():
                 for name in names:
                     self._count(f"{name} ({path})", found[name], integers[name])
         self.images += len(next(iter(feeds.values())))
-        return next(iter(results[self.paths[0]].values()))
+        return list(results[self.paths[0]].values())
 
     def _count(self, name: str, found: NDArray, expected: NDArray) -> None:
         wrong = expected.size if found.shape != expected.shape else int((found != expected).sum())
@@ -131,6 +133,18 @@ class OnnxArtifact(Artifact):
         return run_session(self.session, feeds)
 
 
+class PostProcessArtifact(OnnxArtifact):
+    """A detector's post.onnx, which takes the integer heads instead of images."""
+
+    def detections(self, integers: dict[str, NDArray]) -> list[Detections]:
+        """What it makes of the integer network's outputs on one batch."""
+        names = [value.name for value in self.session.get_inputs()]
+        found = run_session(self.session, {name: integers[name] for name in names})
+        self.images += len(integers[names[0]])
+        columns = (found[name] for name in OUTPUTS)
+        return [Detections(b[:n], s[:n], c[:n]) for b, s, c, n in zip(*columns, strict=True)]
+
+
 class PackedArtifact(Artifact):
     """A .qpk file, run on every instruction set of this processor, with one thread and with two."""
 
@@ -158,4 +172,7 @@ def open_artifact(path: str | Path) -> Artifact:
     Raises:
         ArtifactError: no such file, damaged or of another kind, or not written by qexport's convert.
     """
-    return PackedArtifact(path) if is_packed(path) else OnnxArtifact(path)
+    if is_packed(path):
+        return PackedArtifact(path)
+    _, properties = read_onnx(path)
+    return PostProcessArtifact(path) if properties.get(FORMAT_KEY) == POST_PROCESS_FORMAT else OnnxArtifact(path)

@@ -73,14 +73,15 @@ def _levels(report: Report) -> str:
     figure, axes = _figure(2 * len(report.levels))
     place = np.arange(len(report.levels))
     if report.labelled:
-        axes.barh(
-            place - 0.2, [level.top1 or 0.0 for level in report.levels], 0.36, color=COLOURS["top-1"], label="top-1"
-        )
+        figures = [level.mean_ap.voc if level.mean_ap else level.top1 or 0.0 for level in report.levels]
+        name = "mAP@0.5" if report.detects else "top-1"
+        axes.barh(place - 0.2, figures, 0.36, color=COLOURS["top-1"], label=name)
+    what = "boxes" if report.detects else "prediction"
     same = [level.agreement_frozen or 0.0 for level in report.levels]
-    axes.barh(place + 0.2, same, 0.36, color=COLOURS["same"], label="same prediction as the frozen network")
+    axes.barh(place + 0.2, same, 0.36, color=COLOURS["same"], label=f"same {what} as the frozen network")
     axes.set_yticks(place, [level.name for level in report.levels])
     axes.set_xlim(0, 100)
-    axes.set_xlabel("percent of images")
+    axes.set_xlabel("percent" if report.detects else "percent of images")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=2, frameon=False)
     return _svg(figure)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from qexport.validation.detection import MeanAveragePrecision
+
 
 @dataclass(frozen=True)
 class LevelResult:
@@ -16,6 +18,8 @@ class LevelResult:
         agreement: percent of images with the argmax of the level above, None for the first.
         agreement_frozen: percent of images with the argmax of the frozen network.
         p_value: of McNemar's exact test against the frozen network's top-1; None for itself and without labels.
+        mean_ap: of a detector, whose top1 and top5 are None; None without objects. Its agreements are shares of the
+            boxes with a score above one half that both networks find (qexport.validation.detection.agreement).
     """
 
     name: str
@@ -24,6 +28,7 @@ class LevelResult:
     agreement: float | None
     agreement_frozen: float | None
     p_value: float | None = None
+    mean_ap: MeanAveragePrecision | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,23 @@ class FixedPointResult:
 
 
 @dataclass(frozen=True)
+class OutputResult:
+    """One output of one level against the frozen network's, over all images; of networks with several outputs.
+
+    Attributes:
+        output: its name.
+        level: as in LevelResult.
+        largest: largest difference, real units.
+        sqnr_db: None for a zero signal, inf where equal.
+    """
+
+    output: str
+    level: str
+    largest: float
+    sqnr_db: float | None
+
+
+@dataclass(frozen=True)
 class ArtifactResult:
     """An artifact against the integer reference.
 
@@ -101,6 +123,8 @@ class Report:
         changed: (frozen class, integer class, count) of images whose prediction changed, most frequent first.
         failures: one sentence per reason not to pass.
         notes: remarks, such as a level that could not be evaluated.
+        outputs: every output of every level, where a network has several.
+        detects: whether the network finds objects: levels have a mean_ap instead of top-1.
     """
 
     images: int
@@ -113,6 +137,8 @@ class Report:
     proof: dict[str, int]
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    outputs: list[OutputResult] = field(default_factory=list)
+    detects: bool = False
 
     @property
     def passed(self) -> bool:

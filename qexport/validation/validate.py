@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils._pytree import tree_leaves
 
 from qexport.conversion.build import Built, Progress, build
 from qexport.conversion.report import proof_summary
 from qexport.conversion.settings import Settings
 from qexport.datasets import Dataset, check_labels, open_dataset
-from qexport.errors import ArtifactError, OptionError
+from qexport.errors import ArtifactError, DataError, OptionError
 from qexport.models.quantizers import set_soft
 from qexport.reference import interpret
 from qexport.validation.accuracy import Accuracy
-from qexport.validation.artifacts import Artifact, open_artifact
+from qexport.validation.artifacts import Artifact, PostProcessArtifact, open_artifact
+from qexport.validation.detection_levels import DetectionLevels
 from qexport.validation.explain import Explainer
+from qexport.validation.outputs import OutputDifferences
 from qexport.validation.report import LevelResult, Report
 
 BATCH = 16
@@ -31,11 +34,21 @@ ALL_TENSORS_IMAGES = 64
 
 @dataclass(frozen=True)
 class _Networks:
-    """The networks a batch runs through."""
+    """The networks a batch runs through, and what is noted of them.
+
+    Attributes:
+        artifacts: those that take images.
+        post: those that take a detector's heads.
+        outputs: None where there is only one output, which the judge sees.
+    """
 
     built: Built
     artifacts: list[Artifact]
+    post: list[PostProcessArtifact]
     has_soft: bool
+    judge: Accuracy | DetectionLevels
+    explainer: Explainer
+    outputs: OutputDifferences | None
 
 
 def validate(
@@ -57,7 +70,8 @@ def validate(
         artifacts: files written by `convert` from this checkpoint with the same settings.
         checkpoint: the checkpoint they came from.
         data: image folder, npz or npy.
-        max_drop: largest loss of top-1 from float to integer, percentage points; needs labels.
+        max_drop: largest loss from float to integer, of top-1 or of a detector's mAP@0.5, percentage points; needs
+            labels or objects.
         limit: use the first images only.
         progress: told the name of each stage as it begins.
         on_images: called with (done, total) after every batch.
@@ -75,29 +89,69 @@ def validate(
     built = build(checkpoint, _common_settings(opened, overrides), progress=progress)
     names = built.checkpoint.class_names
     dataset = open_dataset(data, built.settings.input_shape, class_names=names, limit=limit)  # type: ignore[arg-type]
-    n_classes = built.graph.types[built.graph.outputs[0]].size
-    if dataset.labels is not None:
-        check_labels(dataset.labels, n_classes, str(data))
-    elif max_drop is not None:
+    judge = _judge(built, dataset)
+    labelled = dataset.labels is not None or dataset.objects is not None
+    if max_drop is not None and not labelled:
         raise OptionError("--max-drop needs labels", where=str(data), remedy="give an npz with labels or class folders")
     has_soft = built.checkpoint.temperature is not None
-    networks = _Networks(built, opened, has_soft)
-    accuracy, explainer = Accuracy(), Explainer(built.lowered)
+    several = len(built.graph.outputs) > 1
+    networks = _Networks(
+        built,
+        [a for a in opened if not isinstance(a, PostProcessArtifact)],
+        [a for a in opened if isinstance(a, PostProcessArtifact)],
+        has_soft,
+        judge,
+        Explainer(built.lowered),
+        OutputDifferences(built.graph.outputs) if several else None,
+    )
     progress("comparing")
-    _run(networks, dataset, accuracy, explainer, on_images)
-    layers, fixed = explainer.results()
+    _run(networks, dataset, on_images)
+    layers, fixed = networks.explainer.results()
     report = Report(
         images=len(dataset),
-        labelled=dataset.labels is not None,
-        levels=accuracy.results(n_classes),
+        labelled=labelled,
+        levels=judge.results(),
         layers=layers,
         fixed_points=fixed,
         artifacts=[a.result() for a in opened],
-        changed=accuracy.changed(names or dataset.class_names),
+        changed=judge.changed(names or dataset.class_names),
         proof=proof_summary(built),
         notes=[] if has_soft else ["the temperature is unknown, so 'float' is the checkpoint's hard evaluation"],
+        outputs=[] if networks.outputs is None else networks.outputs.results(),
+        detects=isinstance(judge, DetectionLevels),
     )
     return replace(report, failures=_failures(report, max_drop))
+
+
+def _judge(built: Built, dataset: Dataset) -> Accuracy | DetectionLevels:
+    """What the levels are judged by.
+
+    Raises:
+        DataError: labels do not fit the network, or are those of the other task.
+    """
+    where, detector = str(dataset.path), built.checkpoint.detector
+    if detector is None:
+        if dataset.objects is not None:
+            raise DataError(
+                "the images hold objects, but the network classifies",
+                where=where,
+                expected="one label an image",
+                remedy="give the data the network was trained for",
+            )
+        n_classes = built.graph.types[built.graph.outputs[0]].size
+        if dataset.labels is not None:
+            check_labels(dataset.labels, n_classes, where)
+        return Accuracy(n_classes, dataset.labels)
+    if dataset.labels is not None:
+        raise DataError(
+            "the images have one label each, but the network detects objects",
+            where=where,
+            expected="arrays boxes, labels and offsets, or images only",
+            remedy="see docs/detection.md for the data of a detector",
+        )
+    if dataset.objects:
+        check_labels(np.concatenate([o.labels for o in dataset.objects]), detector.n_classes - 1, where)
+    return DetectionLevels(detector, dataset.objects)
 
 
 def _common_settings(artifacts: list[Artifact], overrides: dict[str, Any]) -> Settings:
@@ -133,33 +187,47 @@ def _check_source(artifacts: list[Artifact], checkpoint: Path) -> None:
             )
 
 
-def _run(networks: _Networks, data: Dataset, accuracy: Accuracy, explainer: Explainer, on_images: Any) -> None:
+def _run(networks: _Networks, data: Dataset, on_images: Any) -> None:
     """Push every batch through all levels."""
     graph = networks.built.graph
     (input_name,) = graph.inputs
     done = 0
     for images in data.batches(BATCH):
         feeds = {input_name: images}
-        if data.labels is not None:
-            accuracy.labels.append(data.labels[done : done + len(images)])
-        soft, frozen = _torch_logits(networks, images)
-        accuracy.add("float", soft)
-        accuracy.add("frozen", frozen)
+        soft, frozen = _torch_outputs(networks, images)
         integers = interpret(graph, feeds, keep="*").tensors
-        real = explainer.add(feeds, integers)
-        accuracy.add("edge-quantized", next(iter(real.values())))
-        accuracy.add("integer", integers[graph.outputs[0]])
+        real = networks.explainer.add(feeds, integers)
+        levels = {
+            "float": soft,
+            "frozen": frozen,
+            "edge-quantized": list(real.values()),
+            "integer": [integers[name] for name in graph.outputs],
+        }
         for artifact in networks.artifacts:
             if artifact.images_all_tensors < ALL_TENSORS_IMAGES:
                 artifact.compare_all(feeds, integers)
-            accuracy.add(artifact.file.name, artifact.outputs(feeds, graph.outputs, integers))
+            levels[artifact.file.name] = artifact.outputs(feeds, graph.outputs, integers)
+        for level, outputs in levels.items():
+            values = _real_values(outputs, networks.built)
+            networks.judge.add(level, values)
+            if networks.outputs is not None and level != "frozen":
+                networks.outputs.add(level, values, frozen)
+        for post in networks.post:
+            assert isinstance(networks.judge, DetectionLevels), "only a detector's conversion writes a post-process"
+            networks.judge.add_detections(post.file.name, post.detections(integers))
         done += len(images)
         if on_images is not None:
             on_images(done, len(data))
 
 
-def _torch_logits(networks: _Networks, images: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
-    """Logits of the soft network (of the hard one where its temperature is unknown) and of the frozen one."""
+def _real_values(outputs: Sequence[NDArray], built: Built) -> list[NDArray]:
+    """Integers times their scale; what is real already stays."""
+    units = zip(outputs, built.lowered.outputs, strict=True)
+    return [output * float(unit.scale) if output.dtype.kind in "iu" else output for output, unit in units]
+
+
+def _torch_outputs(networks: _Networks, images: NDArray[np.uint8]) -> tuple[list[NDArray], list[NDArray]]:
+    """Outputs of the soft network (of the hard one where its temperature is unknown) and of the frozen one."""
     built = networks.built
     trailing = (1,) * (images.ndim - 2)
     mean, std = (torch.tensor(v).reshape(-1, *trailing) for v in (built.settings.mean, built.settings.std))
@@ -171,8 +239,12 @@ def _torch_logits(networks: _Networks, images: NDArray[np.uint8]) -> tuple[NDArr
             soft = built.checkpoint.model(x)
         finally:
             set_soft(built.checkpoint.model, False)
-    first = [out if isinstance(out, torch.Tensor) else out[0] for out in (soft, frozen)]
-    return first[0].numpy(), first[1].numpy()
+    return _arrays(soft), _arrays(frozen)
+
+
+def _arrays(outputs: Any) -> list[NDArray]:
+    """The tensors of a network's output, in the order the graph has them: tuples, lists and dicts are opened."""
+    return [tensor.numpy() for tensor in tree_leaves(outputs)]
 
 
 def _failures(report: Report, max_drop: float | None) -> list[str]:
@@ -189,10 +261,17 @@ def _failures(report: Report, max_drop: float | None) -> list[str]:
             worst = ", ".join(f"{name} ({count})" for name, count in list(artifact.differing.items())[:4])
             failures.append(f"{artifact.file}: {len(artifact.differing)} tensors differ from the reference: {worst}")
     if max_drop is not None:
-        before, after = (level_of(report, name).top1 or 0.0 for name in ("float", "integer"))
+        measure = "mAP@0.5" if report.detects else "top-1"
+        before, after = (_figure(level_of(report, name)) for name in ("float", "integer"))
         if before - after > max_drop:
-            failures.append(f"top-1 falls by {before - after:.2f} points from float to integer, allowed {max_drop:g}")
+            fall = f"{measure} falls by {before - after:.2f} points"
+            failures.append(f"{fall} from float to integer, allowed {max_drop:g}")
     return failures
+
+
+def _figure(level: LevelResult) -> float:
+    """The figure that --max-drop is about."""
+    return level.mean_ap.voc if level.mean_ap is not None else level.top1 or 0.0
 
 
 def level_of(report: Report, name: str) -> LevelResult:

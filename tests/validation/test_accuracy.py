@@ -28,12 +28,12 @@ def test_mcnemar_is_the_exact_binomial_test(lost: int, won: int, expected: float
 
 
 def test_levels_are_held_against_the_frozen_network() -> None:
-    accuracy = Accuracy(labels=[np.array([0, 1, 1, 0, 1, 0])])
+    accuracy = Accuracy(2, np.array([0, 1, 1, 0, 1, 0]))
     right = np.eye(2)[[0, 1, 1, 0, 1, 0]]
-    accuracy.add("float", right)
-    accuracy.add("frozen", right)
-    accuracy.add("integer", 1 - right)
-    soft, frozen, integer = accuracy.results(2)
+    accuracy.add("float", [right])
+    accuracy.add("frozen", [right])
+    accuracy.add("integer", [1 - right])
+    soft, frozen, integer = accuracy.results()
     assert (soft.top1, soft.p_value) == (100.0, 1.0)
     assert (frozen.top1, frozen.p_value) == (100.0, None)
     assert (integer.top1, integer.agreement_frozen, integer.p_value) == (0.0, 0.0, 2 / 64)
@@ -41,7 +41,7 @@ def test_levels_are_held_against_the_frozen_network() -> None:
 
 
 def test_without_labels_there_is_no_p_value() -> None:
-    accuracy = Accuracy()
-    accuracy.add("frozen", np.eye(3))
-    accuracy.add("integer", np.eye(3))
-    assert [level.p_value for level in accuracy.results(3)] == [None, None]
+    accuracy = Accuracy(3)
+    accuracy.add("frozen", [np.eye(3)])
+    accuracy.add("integer", [np.eye(3)])
+    assert [level.p_value for level in accuracy.results()] == [None, None]

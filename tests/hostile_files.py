@@ -128,12 +128,14 @@ def two_inputs_in_one_place() -> bytes:
     return p.to_bytes()
 
 
-def sum_beyond_64_bits() -> bytes:
+def sum_beyond_64_bits(per_channel: bool) -> bytes:
     """8 products of 2^61: a sum in 64 bits comes back to zero."""
     p = PackedFile(header={"features": 2})
     x = p.input((8,))
     p.op(f.Opcode.CLIP, [x], first=0, second=255)
     claimed = p.tensor((8,), -(1 << 31), (1 << 31) - 1, I32)
+    if per_channel:
+        p.give_ranges(claimed, [-(1 << 31)] * 8, [(1 << 31) - 1] * 8)
     p.op(f.Opcode.CONV2D, [claimed], pack_rows(np.full((1, 8), 1 << 30), 32), parameter=32, groups=1)
     p.output(p.tensor((1,), 0, 0, I32))
     return p.to_bytes()
@@ -270,7 +272,8 @@ edit("level table claimed by its ends", "RANGE", 6, constants(5, 8, i32(0, 90, 5
 edit("padding without zero in the range", "RANGE", 11, both(op(9, first=5), tensor(10, lo=5), tensor(11, lo=5)))
 edit("sum claimed too narrow", "RANGE", 15, tensor(15, hi=1000))
 edit("convolution overflows", "ACCUMULATOR", 19, wide_weights(31, [1 << 29] * 3))
-HOSTILE["convolution overflows 64 bits"] = Hostile("ACCUMULATOR", 2, sum_beyond_64_bits)
+HOSTILE["convolution overflows 64 bits"] = Hostile("ACCUMULATOR", 2, lambda: sum_beyond_64_bits(False))
+HOSTILE["channels overflow 64 bits"] = Hostile("ACCUMULATOR", 2, lambda: sum_beyond_64_bits(True))
 edit("minus the smallest integer", "ACCUMULATOR", 3, tensor(2, lo=-(1 << 31)))
 edit("norm overflows", "ACCUMULATOR", 16, tensor(15, lo=-(1 << 31)))
 

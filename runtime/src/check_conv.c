@@ -7,6 +7,7 @@ enum { CHUNK = 64 };
 /* What one output channel sums. `each` is the hull of zero and the result, which no partial sum in any order leaves. */
 typedef struct sums {
     qxr_range result, each;
+    int64_t positive, negative; /* weights, where all input channels have one range */
     uint32_t channel, channels, first_channel; /* input channel of the next weight, within its group */
     int padded;
 } sums;
@@ -55,6 +56,29 @@ static qxr_status add_products(sums *s, const qxr_claim *in, const int32_t *weig
     return QXR_OK;
 }
 
+static void add_weights(sums *s, const int32_t *weights, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) { /* fewer than 2^31 weights of at most 2^30 */
+        s->positive += weights[i] > 0 ? weights[i] : 0;
+        s->negative += weights[i] < 0 ? weights[i] : 0;
+    }
+}
+
+/* The products of all weights with the one range. Weights of more than 2^31 together leave 32 bits with any value but 0. */
+static qxr_status multiply_sums(sums *s, const qxr_claim *in)
+{
+    const int64_t limit = (int64_t)1 << 31, lo = in->lo < 0 ? in->lo : 0, hi = in->hi > 0 ? in->hi : 0;
+    if (lo == 0 && hi == 0)
+        return QXR_OK;
+    if (s->positive > limit || s->negative < -limit)
+        return QXR_ERROR_ACCUMULATOR;
+    s->each.lo = s->positive * lo + s->negative * hi;
+    s->each.hi = s->positive * hi + s->negative * lo;
+    s->result.lo = s->positive * in->lo + s->negative * in->hi;
+    s->result.hi = s->positive * in->hi + s->negative * in->lo;
+    return s->each.lo < INT32_MIN || s->each.hi > INT32_MAX ? QXR_ERROR_ACCUMULATOR : QXR_OK;
+}
+
 /* Digits above 2 and what the last byte holds behind the last weight. */
 static qxr_status check_row_bytes(const qxr_weights *w, const uint8_t *row)
 {
@@ -73,13 +97,19 @@ static qxr_status check_row_bytes(const qxr_weights *w, const uint8_t *row)
 static qxr_status check_row(const qxr_weights *w, uint32_t row, const qxr_claim *in, sums *s)
 {
     int32_t weights[CHUNK];
+    const int one_range = in->low == NULL && in->exact_lo == NULL;
     QXR_TRY(check_row_bytes(w, w->rows + (size_t)(row * w->row_bytes)));
     for (uint64_t k = 0; k < w->length; k += CHUNK) {
         const uint32_t count = w->length - k < CHUNK ? (uint32_t)(w->length - k) : CHUNK;
         qxr_weight_codes(w, row, k, count, weights);
         QXR_TRY(check_codes(w, count, weights));
-        QXR_TRY(add_products(s, in, weights, count));
+        if (one_range)
+            add_weights(s, weights, count);
+        else
+            QXR_TRY(add_products(s, in, weights, count));
     }
+    if (one_range)
+        QXR_TRY(multiply_sums(s, in));
     if (s->padded)
         s->result = s->each;
     return QXR_OK;
@@ -96,7 +126,7 @@ qxr_status qxr_check_conv(qxr_check *c, const qxr_node *node)
     c->features |= w.entries == 0 && w.bits > 8 ? QXR_FEATURE_WIDE : 0u;
     QXR_TRY(check_codebook(&w));
     for (uint32_t row = 0; row < w.row_count; row++) {
-        sums s = {{0, 0}, {0, 0}, 0, channels, row / rows * channels, padded};
+        sums s = {{0, 0}, {0, 0}, 0, 0, 0, channels, row / rows * channels, padded};
         QXR_TRY(check_row(&w, row, &in, &s));
         if (!qxr_within(&out, row, s.result))
             return QXR_ERROR_RANGE;

@@ -22,7 +22,7 @@ def plain_check_files(tmp_path_factory: pytest.TempPathFactory) -> Check:
 
 @pytest.fixture(scope="session")
 def sanitized_check_files(tmp_path_factory: pytest.TempPathFactory) -> Check:
-    """The loader with AddressSanitizer and UndefinedBehaviorSanitizer, which end it on any read beyond a file and on any
+    """The loader with AddressSanitizer and UndefinedBehaviorSanitizer: any read beyond a file ends it, and any
     undefined arithmetic."""
     program = tmp_path_factory.mktemp("loader") / "check_files"
     build_checker([find_clang() or pytest.skip("clang is not installed"), "-O1", *SANITIZERS], program)

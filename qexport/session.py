@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexport.errors import ArtifactError, DataError, OptionError, QExportError
+from qexport.packed_metadata import read_metadata, tensor_names
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -24,10 +23,6 @@ ISA_VARIABLE = "QXR_ISA"
 """Environment variable that names the instruction set for sessions whose caller names none."""
 
 MAX_THREADS = 256
-MAX_METADATA = 64 << 20
-"""Bytes of JSON; compressed metadata that grows beyond is refused."""
-
-TENSORS_KEY = "qexport.tensors"
 WHOLE_FILE = 0xFFFFFFFF
 """Index in an error that concerns no single tensor."""
 
@@ -105,8 +100,8 @@ class InferenceSession:
             self._model = runtime.Model(data, isa=chosen, threads=threads)
         except runtime.StatusError as error:
             raise self._refused(*error.args) from None
-        self._metadata = self._decode(self._model.metadata)
-        names = self._names(len(self._model.tensors))
+        self._metadata = read_metadata(self._model.metadata, self._where)
+        names = tensor_names(self._metadata, len(self._model.tensors))
         self._tensors = [_Tensor(names[index], shape, lo, hi) for shape, lo, hi, index in self._model.tensors]
         self._inputs = [self._tensors[index] for *_, index in self._model.inputs]
         self._outputs = [self._tensors[index] for *_, index in self._model.outputs]
@@ -233,40 +228,6 @@ class InferenceSession:
             expected="a sound .qpk file (docs/packed-format.md)",
             remedy="convert the checkpoint again",
         )
-
-    def _decode(self, stored: bytes) -> dict[str, str]:
-        """The metadata; nothing in it decides what is computed."""
-        try:
-            text = stored
-            if not stored.startswith(b"{"):
-                inflate = zlib.decompressobj()
-                text = inflate.decompress(stored, MAX_METADATA)
-                if not inflate.eof:
-                    raise ValueError(f"cut off, or more than {MAX_METADATA} bytes")
-            found = json.loads(text)
-            if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-                raise ValueError("no JSON object of strings")
-        except (ValueError, zlib.error, RecursionError) as error:
-            raise ArtifactError("the metadata cannot be read", where=self._where, got=str(error)) from None
-        return found
-
-    def _names(self, count: int) -> list[str]:
-        """Of all tensors; of a file that names none, their indices."""
-        if TENSORS_KEY not in self._metadata:
-            return [f"tensor_{index}" for index in range(count)]
-        try:
-            names = json.loads(self._metadata[TENSORS_KEY])
-        except (ValueError, RecursionError):
-            names = None
-        are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        if not are_names or not len(names) == len(set(names)) == count:
-            raise ArtifactError(
-                "the metadata does not name every tensor once",
-                where=f"{self._where}: {TENSORS_KEY}",
-                expected=f"{count} different names",
-                remedy="convert the checkpoint again",
-            )
-        return names
 
 
 @dataclass(frozen=True)

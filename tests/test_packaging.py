@@ -20,6 +20,7 @@ PACKAGE = Path(qexport.__file__).parent
 # Upper layers first; a layer imports those above it and itself. A new package or module of qexport gets its place here.
 LAYERS = (
     "errors",
+    "packed_metadata",
     "session",
     "stepfunction",
     "levels",

@@ -268,27 +268,25 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("stored", "text"),
         [
-            (b'{"a": 1}', "got:      no JSON object of strings"),
-            (b'{"a": "b",}', "the metadata cannot be read"),
-            (b'{"a":' * 100_000 + b"{" + b"}" * 100_001, "the metadata cannot be read"),
-            (zlib.compress(b"[]"), "got:      no JSON object of strings"),
-            (zlib.compress(b" " * (65 << 20)), "got:      cut off, or more than 67108864 bytes"),
-            (zlib.compress(b'{"a": "b"}')[:-3], "got:      cut off"),
-            (b'{"qexport.tensors": "[]"}', "does not name every tensor once"),
-            (b'{"qexport.tensors": "[1"}', "does not name every tensor once"),
-            (b'{"qexport.tensors": "{}"}', "does not name every tensor once"),
+            (b'{"a": 1}', "the metadata is no object of strings"),
+            (b'{"a": "b",}', "the metadata is no JSON"),
+            (b'{"a":' * 100_000 + b"{" + b"}" * 100_001, "the metadata is no JSON"),
+            (zlib.compress(b"[]"), "the metadata is no object of strings\n  got:      list"),
+            (zlib.compress(b" " * (17 << 20)), "cut off, or more than 16777216 bytes"),
+            (zlib.compress(b'{"a": "b"}')[:-3], "cut off"),
         ],
-        ids=["number", "comma", "deep", "list", "bomb", "short", "too few", "no JSON", "no list"],
+        ids=["number", "comma", "deep", "list", "bomb", "short"],
     )
     def test_bad_metadata(self, file: bytes, stored: bytes, text: str) -> None:
         with pytest.raises(ArtifactError, match=text):
             InferenceSession(with_metadata(file, stored))
 
-    def test_a_file_without_names(self, file: bytes, x: NDArray[np.uint8]) -> None:
-        session = InferenceSession(with_metadata(file, b"{}"))
+    @pytest.mark.parametrize("stored", [b"{}", *(b'{"qexport.tensors": "%s"}' % t for t in (b"[]", b"[1", b"{}"))])
+    def test_a_file_without_names(self, file: bytes, x: NDArray[np.uint8], stored: bytes) -> None:
+        session = InferenceSession(with_metadata(file, stored))
         (declared,) = session.get_inputs()
         (found,) = session.run(None, {declared.name: x})
-        assert declared.name == "tensor_0"
+        assert declared.name == "t0"
         assert np.array_equal(found, InferenceSession(file).run(None, {"image": x})[0])
 
 
@@ -363,6 +361,6 @@ session.get_modelmeta()
 (logits,) = session.run(None, {"image": np.zeros((2, 1, 8, 8), np.uint8)})
 assert logits.shape == (2, 10)
 own = {name for name in sys.modules if name.startswith("qexport")}
-assert own == {"qexport", "qexport.errors", "qexport.session", "qexport._runtime"}, own
+assert own == {"qexport", *(f"qexport.{part}" for part in ("errors", "packed_metadata", "session", "_runtime"))}, own
 """
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +18,7 @@ from qexport.backends.packed.sections import Blob, Sections, Walk, refused, spli
 from qexport.errors import AccumulatorError, ArtifactError, GraphError
 from qexport.ir import Graph, TensorType, integer, verify
 from qexport.ops import Op
-
-TENSORS_KEY = "qexport.tensors"
-
-MAX_METADATA = 1 << 24
-"""Bytes of metadata that are read; a small file can hold much more of compressed zeros."""
+from qexport.packed_metadata import read_metadata, tensor_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +76,8 @@ def read_packed(path: str | Path) -> PackedModel:
 def parse_packed(data: bytes | NDArray[np.uint8]) -> PackedModel:
     """The same for bytes in memory."""
     sections = split(np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data.view(np.ndarray))
-    metadata = _read_metadata(sections.metadata)
-    reader = _Reader(sections, _tensor_names(metadata, len(sections.tensors)))
+    metadata = read_metadata(sections.metadata.tobytes())
+    reader = _Reader(sections, tensor_names(metadata, len(sections.tensors)))
     reader.read_tensors()
     for k in range(len(sections.ops)):
         reader.read_operator(k)
@@ -195,26 +188,3 @@ def _features(record: np.void) -> Feature:
     if opcode == Opcode.CONV2D and not record["count"] and record["parameter"] > 8:
         return Feature.WIDE
     return Feature.LEVEL_TABLE if opcode == Opcode.THRESHOLD and flags & f.LEVEL_TABLE else Feature(0)
-
-
-def _read_metadata(data: NDArray[np.uint8]) -> dict[str, str]:
-    raw = data.tobytes()
-    try:
-        text = zlib.decompressobj().decompress(raw, MAX_METADATA) if raw[:1] == b"\x78" else raw
-        found: Any = json.loads(text)
-    except (zlib.error, ValueError, RecursionError) as error:
-        raise refused("the metadata is no JSON", got=str(error)) from error
-    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
-        raise refused("the metadata is no object of strings", got=type(found).__name__)
-    return found
-
-
-def _tensor_names(metadata: dict[str, str], count: int) -> list[str]:
-    """Names from the metadata where they fit, else t0, t1 ..."""
-    try:
-        names = json.loads(metadata.get(TENSORS_KEY, ""))
-    except ValueError:
-        names = None
-    if isinstance(names, list) and len(names) == count == len(set(map(str, names))):
-        return list(map(str, names))
-    return [f"t{t}" for t in range(count)]

@@ -21,8 +21,9 @@ from qexport.backends.packed.ranges import range_steps
 from qexport.backends.packed.schedule import find_schedule
 from qexport.errors import GraphError
 from qexport.ir import Graph, verify
+from qexport.packed_metadata import TENSORS_KEY
 
-FORMAT_KEY, TENSORS_KEY = "qexport.format", "qexport.tensors"
+FORMAT_KEY = "qexport.format"
 
 RANGE_FLAGS = {Detail.WHOLE: 0, Detail.STEPS: f.TENSOR_STEPS, Detail.EXACT: f.TENSOR_EXACT}
 

@@ -1,7 +1,10 @@
 /* Convolutions of bytes with AVX-512 VNNI: four products to a 32-bit sum in one instruction, exact at any width. */
 #ifdef QXR_EMULATE
 #define SIMDE_ENABLE_NATIVE_ALIASES
-#include <simde/x86/avx512.h>
+#include <simde/x86/avx512/dpbusd.h>
+#include <simde/x86/avx512/load.h>
+#include <simde/x86/avx512/loadu.h>
+#include <simde/x86/avx512/storeu.h>
 #else
 #include <immintrin.h>
 #endif

@@ -1,0 +1,210 @@
+"""Small integer graphs that take each operator of the packed format through its forms; every runtime runs them.
+
+Networks as they are trained leave most of these out: many steps, tables of levels, shifts at both ends, extents of one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from qexport.ir import Graph
+from qexport.ir.types import INT32_MAX, INT32_MIN, integer
+from qexport.ops import (
+    Add,
+    BorderBias,
+    Clip,
+    Concat,
+    Conv2d,
+    L2Norm,
+    Linear,
+    MaxPool,
+    Op,
+    Pad,
+    Rescale,
+    Reshape,
+    Slice,
+    SumPool,
+    Threshold,
+    Transpose,
+    Weight,
+)
+
+Build = Callable[[Graph, str, np.random.Generator], object]
+"""Adds nodes that read a tensor of 19 channels and 7 x 9 pixels, about 20 bits wide."""
+
+CHANNELS, HEIGHT, WIDTH = 19, 7, 9
+
+OPERATOR_GRAPHS: dict[str, Build] = {}
+
+
+def operator_graph(name: str) -> tuple[Graph, np.ndarray]:
+    """The graph of a row, and three images for it: black, white and random."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    graph = Graph()
+    image = graph.add_input("image", integer((3, HEIGHT, WIDTH), np.zeros(3, np.int64), np.full(3, 255)))
+    graph.add("first", conv(rng, CHANNELS, 3, 3, peak=127, pads=((1, 1), (1, 1))), image)
+    OPERATOR_GRAPHS[name](graph, "first", rng)
+    read = {tensor for node in graph.nodes for tensor in node.inputs}
+    graph.outputs.extend(node.name for node in graph.nodes if node.name not in read)
+    random = rng.integers(0, 256, (1, 3, HEIGHT, WIDTH))
+    images = np.concatenate([np.zeros_like(random), np.full_like(random, 255), random])
+    return graph, images.astype(np.uint8)
+
+
+def row(name: str) -> Callable[[Build], Build]:
+    def enter(build: Build) -> Build:
+        assert name not in OPERATOR_GRAPHS, name
+        OPERATOR_GRAPHS[name] = build
+        return build
+
+    return enter
+
+
+def only(name: str, op: Callable[[np.random.Generator], Op]) -> None:
+    """A row of one operator behind the first."""
+    row(name)(lambda graph, x, rng: graph.add("y", op(rng), x))
+
+
+def conv(rng: np.random.Generator, outputs: int, inputs: int, window: int, peak: int, **options: object) -> Conv2d:
+    weight = rng.integers(-peak, peak + 1, (outputs, inputs, window, window)).astype(np.int32)
+    weight.reshape(-1)[:2] = -peak, peak
+    return Conv2d(Weight(weight), **options)  # type: ignore[arg-type]
+
+
+def threshold(
+    rng: np.random.Generator,
+    steps: int,
+    shared: bool = False,
+    signs: bool = False,
+    levels: str = "line",
+    span: int = 30000,
+) -> Threshold:
+    rows = 1 if shared else CHANNELS
+    thresholds = np.sort(rng.integers(-span, span, (rows, steps)), axis=1)
+    sign = rng.choice(np.array([-1, 1], np.int8), rows) if signs else np.ones(rows, np.int8)
+    table = {
+        "line": np.arange(steps + 1),
+        "signed": 2 * np.arange(steps + 1) - steps,
+        "table": np.sort(rng.choice(np.arange(-200, 200) if steps < 200 else np.arange(-4000, 4000), steps + 1, False)),
+    }[levels]
+    return Threshold(thresholds, sign, table.astype(np.int32))
+
+
+for steps in (1, 2, 3, 4, 7, 8, 15, 64, 65, 255):
+    for form in ("line", "table"):
+        only(f"threshold {steps} {form}", lambda rng, s=steps, f=form: threshold(rng, s, levels=f))  # type: ignore[misc]
+only("threshold shared", lambda rng: threshold(rng, 3, shared=True))
+only("threshold shared, sign", lambda rng: threshold(rng, 5, shared=True, signs=True, levels="signed"))
+only("threshold signs", lambda rng: threshold(rng, 3, signs=True, levels="signed"))
+only("threshold one step, signs", lambda rng: threshold(rng, 1, signs=True, levels="signed"))
+only("threshold signs, table", lambda rng: threshold(rng, 6, signs=True, levels="table"))
+only("threshold unreachable", lambda rng: threshold(rng, 4, span=INT32_MAX))
+
+
+def rescale(rng: np.random.Generator, bits: int, shift: int, shared: bool = False, **limits: int) -> Rescale:
+    n = 1 if shared else CHANNELS
+    multiplier = rng.integers(-(2**bits), 2**bits + 1, n)
+    addend = rng.integers(-(2 ** min(shift, 60)), 2 ** min(shift, 60) + 1, n)
+    return Rescale(multiplier, addend, shift, **limits)
+
+
+only("rescale shift 0", lambda rng: rescale(rng, 8, 0))
+only("rescale shift 1", lambda rng: rescale(rng, 9, 1))
+only("rescale shift 15, saturating", lambda rng: rescale(rng, 14, 15, lo=-5000, hi=4000))
+only("rescale shift 31", lambda rng: rescale(rng, 30, 31, shared=True))
+only("rescale shift 40", lambda rng: rescale(rng, 30, 40))
+only("rescale shift 62", lambda rng: rescale(rng, 30, 62))
+only("clip", lambda rng: Clip(-1000, 2500))
+only("clip open", lambda rng: Clip(0, None))
+
+
+@row("add in every place")
+def _(graph: Graph, x: str, rng: np.random.Generator) -> None:
+    a = graph.add("a", Clip(-900, 900), x)
+    b = graph.add("b", rescale(rng, 10, 12), x)
+    c = graph.add("c", Add(), a, b)
+    d = graph.add("d", Add(), c, c)
+    e = graph.add("e", Add(), b, d)
+    graph.add("f", Add(), x, e)
+    graph.add("g", MaxPool((2, 2), (1, 1)), d)
+
+
+@row("border bias")
+def _(graph: Graph, x: str, rng: np.random.Generator) -> None:
+    values = rng.integers(-5000, 5000, (CHANNELS, 3, 4))
+    rows, columns = rng.integers(0, 3, HEIGHT), rng.integers(0, 4, WIDTH)
+    graph.add("y", BorderBias(values, rows, columns), x)
+
+
+def narrow(graph: Graph, x: str, rng: np.random.Generator, bits: int) -> str:
+    """x as a tensor the arena holds in u8 (with a base), i16 or i32."""
+    limit = {8: (-100, 155), 16: (-30000, 30000), 32: (INT32_MIN, INT32_MAX)}[bits]
+    return graph.add("narrow", Clip(*limit), x)
+
+
+for bits in (8, 16, 32):
+    for name, op in {
+        "max pool": MaxPool((3, 2), (2, 1), ((1, 1), (1, 0))),
+        "max pool dilated": MaxPool((2, 3), (1, 2), ((0, 1), (2, 2)), (3, 2)),
+        "sum pool": SumPool((3, 3), (2, 2), ((1, 1), (1, 1))),
+        "sum pool global": SumPool((HEIGHT, WIDTH), (1, 1)),
+        "sum pool factors": SumPool((3, 3), (2, 2), ((1, 1), (1, 1)), ((3, 2, 2, 3), (3, 2, 2, 2, 3))),
+        "pad": Pad(((2, 3), (1, 0), (0, 2))),
+        "slice": Slice(((1, 18, 1), (0, 7, 2), (1, 9, 3))),
+        "slice of channels": Slice(((2, 19, 5), (0, 7, 1), (0, 9, 1))),
+        "reshape flat": Reshape((CHANNELS, HEIGHT, WIDTH), (CHANNELS * HEIGHT * WIDTH,)),
+        "reshape across channels": Reshape((CHANNELS, HEIGHT, WIDTH), (HEIGHT, CHANNELS, WIDTH)),
+        "reshape to lines": Reshape((CHANNELS, HEIGHT, WIDTH), (CHANNELS * HEIGHT, WIDTH)),
+        "transpose 0 2 1": Transpose((CHANNELS, HEIGHT, WIDTH), (0, 2, 1)),
+        "transpose 1 2 0": Transpose((CHANNELS, HEIGHT, WIDTH), (1, 2, 0)),
+        "transpose 2 0 1": Transpose((CHANNELS, HEIGHT, WIDTH), (2, 0, 1)),
+        "l2 norm": L2Norm(),
+    }.items():
+        row(f"{name}, {bits} bits")(
+            lambda graph, x, rng, op=op, bits=bits: graph.add("y", op, narrow(graph, x, rng, bits))  # type: ignore[misc]
+        )
+
+for axis in range(3):
+
+    @row(f"concat axis {axis}")
+    def _(graph: Graph, x: str, rng: np.random.Generator, axis: int = axis) -> None:
+        parts = [narrow(graph, x, rng, 8), graph.add("wide", Clip(-20000, 20000), x), x]
+        ranges = [(0, n, 1) for n in (CHANNELS, HEIGHT, WIDTH)]
+        ranges[axis] = (1, 5, 1)
+        parts.append(graph.add("part", Slice(tuple(ranges)), x))
+        graph.add("y", Concat(axis), *parts)
+
+
+def convolution(name: str, bits: int, peak: int, outputs: int, window: int, groups: int = 1, **options: object) -> None:
+    """A row of a convolution of 18 channels, of an input stored in 8, 16 or 32 bits."""
+
+    def build(graph: Graph, x: str, rng: np.random.Generator) -> None:
+        first = graph.add("eighteen", Slice(((0, 18, 1), (0, HEIGHT, 1), (0, WIDTH, 1))), narrow(graph, x, rng, bits))
+        graph.add("y", conv(rng, outputs, 18 // groups, window, peak, groups=groups, **options), first)
+
+    row(name)(build)
+
+
+SAME = ((1, 1), (1, 1))
+for bits, peak in ((8, 1), (8, 3), (8, 127), (8, 100000), (16, 7), (16, 500), (32, 7), (32, 10)):
+    convolution(f"conv {bits} bits, weights to {peak}", bits, peak, 21, 3, pads=SAME)
+convolution("conv pointwise", 8, 3, 33, 1)
+convolution("conv strided", 8, 3, 16, 3, stride=(2, 3), pads=((1, 0), (0, 2)))
+convolution("conv dilated", 8, 3, 16, 3, dilation=(2, 3), pads=((2, 2), (3, 3)))
+convolution("conv groups", 8, 7, 24, 3, 3, pads=SAME)
+convolution("conv groups, 16 bits", 16, 7, 24, 3, 2, pads=SAME)
+convolution("conv depthwise", 8, 7, 18, 3, 18, pads=SAME)
+convolution("conv depthwise strided, 16 bits", 16, 127, 18, 3, 18, stride=(2, 2), pads=SAME)
+convolution("conv depthwise, weights to 40000", 8, 40000, 18, 3, 18, pads=SAME)
+convolution("conv depthwise multiplied", 8, 7, 36, 3, 18, pads=SAME)
+
+
+@row("linear")
+def _(graph: Graph, x: str, rng: np.random.Generator) -> None:
+    flat = graph.add("flat", SumPool((HEIGHT, WIDTH), (1, 1)), narrow(graph, x, rng, 8))
+    line = graph.add("line", Reshape((CHANNELS, 1, 1), (CHANNELS,)), flat)
+    for name, outputs, peak in (("ten", 10, 127), ("one", 1, 1000), ("many", 700, 7)):
+        graph.add(name, Linear(Weight(rng.integers(-peak, peak + 1, (outputs, CHANNELS)).astype(np.int32))), line)

@@ -112,7 +112,7 @@ def _conv2d(record: np.void, blob: Blob, shape: Shape, extents: Shape) -> Op:
             "groups do not divide the channels", where=blob.where, got=groups, expected=(shape[0], extents[0])
         )
     taps, o = kh * kw * (shape[0] // groups), extents[0]
-    rows = decode_rows(blob.take("u1", o, coding.row_bytes(taps)), (o, taps), coding)
+    rows = decode_rows(blob.take("u1", o, coding.row_bytes(taps)), (o, taps), coding, blob.where)
     levels = {"level_set": coding.codebook} if coding.codebook else {"edge_bits": coding.bits}
     if len(shape) == 1:
         if (kh, kw, groups) != (1, 1, 1) or np.any(record["padding"]):

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexport.backends.packed.format import MAX_WEIGHT
-from qexport.errors import ArtifactError, GraphError
+from qexport.backends.packed.sections import refused
+from qexport.errors import GraphError
 from qexport.ops import Weight
 
 MAX_CODE_BITS = 8
@@ -74,23 +75,25 @@ def encode_rows(rows: NDArray[np.integer], coding: Coding) -> bytes:
     return (padded @ _POWERS_OF_3).astype(np.uint8).tobytes()
 
 
-def decode_rows(data: NDArray[np.uint8], shape: tuple[int, int], coding: Coding) -> NDArray[np.int32]:
-    """Inverse of `encode_rows` for `shape` [O, K].
+def decode_rows(data: NDArray[np.uint8], shape: tuple[int, int], coding: Coding, where: str = "") -> NDArray[np.int32]:
+    """Inverse of `encode_rows` for `shape` [O, K]; `where` names the layer in messages.
 
     Raises:
         ArtifactError: a code that stands for nothing, unused bits or codes that are not zero, a weight out of range.
     """
     rows = data.reshape(shape[0], coding.row_bytes(shape[1]))
-    codes, rest = (_trits if coding.base3 else _fields)(rows, shape[1], coding.bits)
+    if coding.base3 and rows.max(initial=0) >= 3**TRITS:
+        raise refused("a byte is no five ternary codes", where=where, got=int(rows.max()), expected=f"< {3**TRITS}")
+    codes, rest = _trits(rows, shape[1]) if coding.base3 else _fields(rows, shape[1], coding.bits)
     if rest.any():
-        raise ArtifactError("bits behind the last weight of a row are not zero")
+        raise refused("bits behind the last weight of a row are not zero", where=where)
     if not coding.codebook:
         signed = codes - ((codes >> (coding.bits - 1)) << coding.bits)
         if signed.size and max(-int(signed.min()), int(signed.max())) > MAX_WEIGHT:
-            raise ArtifactError("a weight is out of range", got=int(signed.flat[np.abs(signed).argmax()]))
+            raise refused("a weight is out of range", where=where, got=int(signed.flat[np.abs(signed).argmax()]))
         return signed.astype(np.int32)
     if codes.size and codes.max() >= len(coding.codebook):
-        raise ArtifactError("a weight's code has no level", got=int(codes.max()), expected=f"< {len(coding.codebook)}")
+        raise refused("a weight's code has no level", where=where, got=int(codes.max()))
     return np.array(coding.codebook, np.int32)[codes]
 
 
@@ -104,9 +107,7 @@ def _fields(rows: NDArray[np.uint8], count: int, bits: int) -> tuple[NDArray[np.
     return codes, unpacked[:, count * bits :]
 
 
-def _trits(rows: NDArray[np.uint8], count: int, bits: int) -> tuple[NDArray[np.int64], NDArray]:
+def _trits(rows: NDArray[np.uint8], count: int) -> tuple[NDArray[np.int64], NDArray]:
     """(codes [O, count], the codes behind them)."""
-    if rows.size and rows.max() >= 3**TRITS:
-        raise ArtifactError("a byte is no five ternary codes", got=int(rows.max()), expected=f"< {3**TRITS}")
     digits = (rows[:, :, None].astype(np.int64) // _POWERS_OF_3 % 3).reshape(len(rows), -1)
     return digits[:, :count], digits[:, count:]

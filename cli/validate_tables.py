@@ -63,9 +63,7 @@ def detection_table(report: Report) -> Table:
         found = level.mean_ap
         shown.add_row(
             level.name,
-            percent(found and found.voc),
-            percent(found and found.voc_11),
-            percent(found and found.coco),
+            *(["-"] * 3 if found is None else map(percent, (found.voc, found.voc_11, found.coco))),
             percent(level.agreement),
             percent(level.agreement_frozen),
         )

@@ -18,7 +18,7 @@ from qexport.datasets.labels import check_shape
 from qexport.datasets.objects import Objects, read_objects
 from qexport.errors import DataError
 from qexport.models.detection.digit_scenes import make_scenes
-from qexport.models.digits_data import CLASS_NAMES, HELD_OUT_SHARE, SPLIT_SEED, held_out_mask, load_digits_split
+from qexport.models.digits_data import CLASS_NAMES, HELD_OUT_SHARE, SPLIT_SEED, Split, held_out_mask, load_digits_split
 
 TRAINING_SCENES = 3000
 HELD_OUT_SCENES = 500
@@ -71,9 +71,9 @@ class TrainingData:
 
     def fingerprint(self) -> str:
         """A hash of the training samples."""
-        digest = hashlib.sha256(self.train.images.numpy())
+        digest = hashlib.sha256(self.train.images.numpy().tobytes())
         if self.train.labels is not None:
-            digest.update(self.train.labels.numpy())
+            digest.update(self.train.labels.numpy().tobytes())
         for image in self.train.objects or ():
             digest.update(image.boxes.tobytes() + image.labels.tobytes() + b".")
         return digest.hexdigest()
@@ -98,8 +98,7 @@ def digits() -> TrainingData:
     Raises:
         DataError: scikit-learn is not installed.
     """
-    train, test = (load_digits_split(split) for split in ("train", "test"))
-    return _training_data(_samples(*train), _samples(*test), CLASS_NAMES)
+    return _training_data(_samples(*load_digits_split("train")), _samples(*load_digits_split("test")), CLASS_NAMES)
 
 
 def scenes(n_train: int = TRAINING_SCENES, n_held_out: int = HELD_OUT_SCENES) -> TrainingData:
@@ -108,12 +107,13 @@ def scenes(n_train: int = TRAINING_SCENES, n_held_out: int = HELD_OUT_SCENES) ->
     Raises:
         DataError: scikit-learn is not installed.
     """
-    parts = []
-    for split, count in (("train", n_train), ("test", n_held_out)):
-        made = make_scenes(count, split=split)
-        objects = read_objects(vars(made), count, made.images.shape[1:3], "scenes")
-        parts.append(_samples(made.images, None, objects))
-    return _training_data(*parts, CLASS_NAMES)
+    return _training_data(_scenes("train", n_train), _scenes("test", n_held_out), CLASS_NAMES)
+
+
+def _scenes(split: Split, count: int) -> Samples:
+    made = make_scenes(count, split=split)
+    objects = read_objects(vars(made), count, made.images.shape[1:3], "scenes")
+    return _samples(made.images, None, objects)
 
 
 def from_npz(path: Path) -> TrainingData:

@@ -29,7 +29,8 @@ class DetectionLevels:
 
     def add(self, level: str, outputs: Sequence[NDArray]) -> None:
         """Heads of a batch, real values: locations [n, P, 4], then scores [n, P, classes]."""
-        self.add_detections(level, post_process(*outputs, self.detector))
+        locations, scores = outputs
+        self.add_detections(level, post_process(locations, scores, self.detector))
 
     def add_detections(self, level: str, found: list[Detections]) -> None:
         self.found.setdefault(level, []).extend(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -167,12 +168,12 @@ class _Nodes:
     def floats(self, values: float | list[float]) -> str:
         return self.constant(np.array(values, np.float32))
 
-    def add(self, op: str, *inputs: str, output: str = "", **attributes: object) -> str:
+    def add(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         name = output or f"{op.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
         return name
 
-    def add_many(self, op: str, inputs: list[str], n_outputs: int, **attributes: object) -> list[str]:
+    def add_many(self, op: str, inputs: list[str], n_outputs: int, **attributes: Any) -> list[str]:
         names = [f"{op.lower()}_{len(self.nodes)}_{i}" for i in range(n_outputs)]
         self.nodes.append(helper.make_node(op, inputs, names, name=names[0], **attributes))
         return names

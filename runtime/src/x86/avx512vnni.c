@@ -4,6 +4,7 @@
 #include <simde/x86/avx512/dpbusd.h>
 #include <simde/x86/avx512/load.h>
 #include <simde/x86/avx512/loadu.h>
+#include <simde/x86/avx512/set1.h>
 #include <simde/x86/avx512/storeu.h>
 #else
 #include <immintrin.h>

@@ -49,7 +49,6 @@ def find_method(name: str, percentile: float = DEFAULT_PERCENTILE) -> Method:
     if name not in METHOD_NAMES:
         raise OptionError(
             "unknown calibration method",
-            where="--calibration-method",
             got=name,
             expected=", ".join(METHOD_NAMES),
         )

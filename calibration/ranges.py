@@ -77,7 +77,9 @@ def each_image(images: Images, stage: str, visit: Callable[[int, Pixels], None])
         visit(n_images, image)
         n_images += 1
     if not n_images:
-        raise DataError("there are no calibration images", expected="1 or more", remedy="check --calibration-data")
+        raise DataError(
+            "there are no calibration images", expected="1 or more", remedy="check where they should come from"
+        )
     return n_images
 
 

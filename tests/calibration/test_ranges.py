@@ -87,7 +87,7 @@ def test_quiet_when_not_a_terminal(
 def test_no_images(network: Captured, data: object) -> None:
     with pytest.raises(DataError) as caught:
         measure_ranges(network.graph, TENSORS, data)
-    for part in ("there are no calibration images", "1 or more", "--calibration-data"):
+    for part in ("there are no calibration images", "1 or more", "remedy"):
         assert part in str(caught.value)
 
 

@@ -1,10 +1,10 @@
-"""A small residual Quantization Network for 8x8 grey-scale digits: the network of the demo."""
+"""Small residual networks for 8x8 grey-scale digits; that of Quantization Networks is the network of the demo."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qexport.models.resnet_cifar import QNResNet
+from qexport.models.resnet_cifar import DAQResNet, QNResNet
 
 
 class DigitsNet(QNResNet):
@@ -31,3 +31,21 @@ class DigitsNet(QNResNet):
         super().__init__(
             blocks=(1, 2), widths=widths, in_channels=1, weight_levels=weight_levels, act_levels=act_levels
         )
+
+
+class DAQDigitsNet(DAQResNet):
+    """The same stages in DAQ's order: a quantizer in front of each convolution of a block, real shortcuts.
+
+    Args:
+        widths: channels of the two stages.
+        weight_bits: 1..8, or None for float weights.
+        act_bits: 1..8, or None for float activations.
+
+    Raises:
+        OptionError: widths or bits that make no network.
+    """
+
+    def __init__(
+        self, *, widths: Sequence[int] = (16, 32), weight_bits: int | None = None, act_bits: int | None = None
+    ) -> None:
+        super().__init__(blocks=(1, 2), widths=widths, in_channels=1, weight_bits=weight_bits, act_bits=act_bits)

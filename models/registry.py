@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from qexport.errors import OptionError
-from qexport.models.digits import DigitsNet
+from qexport.models.digits import DAQDigitsNet, DigitsNet
 from qexport.models.mobilenet_v2 import MobileNetV2
 from qexport.models.quantizers import DAQPlacement, QNPlacement
 from qexport.models.resnet import resnet18, resnet34, resnet50
@@ -102,6 +102,7 @@ _FAMILIES: dict[str, tuple[Callable[..., nn.Module], Preprocessing]] = {
 _ARCHITECTURES: dict[str, Architecture] = {
     "daq-resnet": Architecture(DAQResNet, CIFAR),
     "qn-resnet": Architecture(QNResNet, CIFAR),
+    "daq-digits": Architecture(DAQDigitsNet, DIGITS),
     "qn-digits": Architecture(DigitsNet, DIGITS),
     "daq-ssd_small": Architecture(DAQSmallSSD, SCENES),
     "qn-ssd_small": Architecture(QNSmallSSD, SCENES),

@@ -1,7 +1,7 @@
 """A small SSD: two residual blocks as the backbone, multibox heads on two maps; for small images and short training.
 
-The heads follow Liu et al. (SSD, ECCV 2016), section 2.1: 3x3 convolutions give, for every prior of every cell, four offsets
-and a score for each class and the background. Like the last layer of a classifier they stay float in training.
+The heads follow Liu et al. (SSD, ECCV 2016), section 2.1: 3x3 convolutions give, for every prior of every cell, four
+offsets and a score for each class and the background. Like the last layer of a classifier they stay float in training.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class _SmallSSD(nn.Module):
     block1: nn.Module
     block2: nn.Module
 
-    def __init__(self, image_size: Sequence[int], widths: Sequence[int], num_classes: int, in_channels: int) -> None:
+    def __init__(self, image_size: int, widths: Sequence[int], num_classes: int, in_channels: int) -> None:
         super().__init__()
-        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.image_size = image_size
         self.num_classes = num_classes
         self.conv1 = nn.Conv2d(in_channels, widths[0], 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
@@ -66,9 +66,8 @@ class _SmallSSD(nn.Module):
         grids = []
         for number, sizes in enumerate(PRIOR_SIZES):
             stride = 4 << number
-            rows, columns = (-(-extent // stride) for extent in self.image_size)
-            height, width = self.image_size
-            grids.append(PriorGrid(rows, columns, stride / height, stride / width, sizes))
+            cells, step = -(-self.image_size // stride), stride / self.image_size
+            grids.append(PriorGrid(cells, cells, step, step, sizes))
         return Detector(tuple(grids), self.num_classes + 1)
 
     def _detect(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +82,7 @@ class QNSmallSSD(_SmallSSD):
     """In the order of Quantization Networks: convolution, batch norm, ReLU, quantizer; quantized shortcuts.
 
     Args:
-        image_size: (height, width) the priors are made for.
+        image_size: rows and columns of the images the priors are made for.
         widths: channels of the stem and the two blocks; rising, by even steps.
         num_classes: classes without the background.
         in_channels: channels of the image.
@@ -97,7 +96,7 @@ class QNSmallSSD(_SmallSSD):
     def __init__(
         self,
         *,
-        image_size: Sequence[int] = (64, 64),
+        image_size: int = 64,
         widths: Sequence[int] = (16, 32, 48),
         num_classes: int = 10,
         in_channels: int = 1,
@@ -129,7 +128,7 @@ class DAQSmallSSD(_SmallSSD):
     def __init__(
         self,
         *,
-        image_size: Sequence[int] = (64, 64),
+        image_size: int = 64,
         widths: Sequence[int] = (16, 32, 48),
         num_classes: int = 10,
         in_channels: int = 1,

@@ -24,8 +24,8 @@ NEGATIVES_PER_POSITIVE = 3
 def match_priors(objects: Sequence[Objects], detector: Detector) -> tuple[Tensor, Tensor]:
     """What every prior should say on every image.
 
-    The prior with the largest overlap of each object learns it, whatever that overlap is; then every prior learns the
-    object it overlaps most, if by more than MATCH_OVERLAP.
+    First each object gets a prior of its own, the largest overlap before the others, whatever it is; then every other
+    prior learns the object it overlaps most, if by more than MATCH_OVERLAP.
 
     Returns:
         (classes int64 [N, P], 0 the background; locations float32 [N, P, 4], 0 where the class is the background).
@@ -46,7 +46,11 @@ def match_priors(objects: Sequence[Objects], detector: Detector) -> tuple[Tensor
 def _object_of_prior(overlap: NDArray) -> NDArray[np.int64]:
     """Index of the object each prior learns, -1 for none. overlap: [P, n] -> [P]."""
     result = np.where(overlap.max(axis=1) > MATCH_OVERLAP, overlap.argmax(axis=1), -1)
-    result[overlap.argmax(axis=0)] = np.arange(overlap.shape[1])
+    free = overlap.copy()
+    for _ in range(min(overlap.shape)):
+        prior, chosen = np.unravel_index(int(free.argmax()), free.shape)
+        result[prior] = chosen
+        free[prior], free[:, chosen] = -1, -1
     return result
 
 

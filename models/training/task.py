@@ -80,7 +80,11 @@ class Detection:
     def arguments(self, name: str, data: TrainingData) -> dict[str, Any]:
         known = inspect.signature(builder(name)).parameters
         c, h, w = data.input_shape
-        wanted = {"in_channels": c, "num_classes": len(data.class_names), "image_size": [h, w]}
+        if h != w:
+            raise OptionError(
+                "the detectors here take square images", where=name, got=f"{h}x{w}", remedy="pad or crop them"
+            )
+        wanted = {"in_channels": c, "num_classes": len(data.class_names), "image_size": h}
         arguments = {key: value for key, value in wanted.items() if key in known}
         with torch.device("meta"):
             detector_of(build(name, **arguments), name)

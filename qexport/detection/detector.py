@@ -123,21 +123,3 @@ class Detector:
 def _grid(raw: Mapping[str, Any]) -> PriorGrid:
     sizes = tuple((float(w), float(h)) for w, h in raw["sizes"])
     return PriorGrid(int(raw["rows"]), int(raw["columns"]), float(raw["step_y"]), float(raw["step_x"]), sizes)
-
-
-def ssd_sizes(scale: float, next_scale: float, ratios: tuple[float, ...] = (2.0,)) -> tuple[tuple[float, float], ...]:
-    """Sizes of SSD's priors at one map (section 2.2 of the paper).
-
-    A square of `scale`, one of sqrt(scale * next_scale), and for each ratio r the pair with width / height r and 1/r
-    and the area of the first square.
-
-    Args:
-        scale, next_scale: fractions of a square image.
-        ratios: aspect ratios above one.
-    """
-    middle = math.sqrt(scale * next_scale)
-    sizes = [(scale, scale), (middle, middle)]
-    for ratio in ratios:
-        root = math.sqrt(ratio)
-        sizes += [(scale * root, scale / root), (scale / root, scale * root)]
-    return tuple(sizes)

@@ -24,12 +24,24 @@ class Plan:
 
 
 def plan_arena(blocks: list[Block], groups: int) -> Plan:
-    """Place blocks one by one into the smallest gap that holds them, in several orders; the smallest arena wins."""
+    """Place blocks one by one into the smallest gap that holds them, in several orders; the smallest arena wins.
+
+    Where none reaches the lower bound, each block in turn is tried as the first of the best order.
+    """
     lower_bound = max(live_sets(blocks, groups))
-    plans = (_place(order) for order in _orders(blocks, groups))
-    offsets = min(plans, key=lambda places: _end(blocks, places))
+    size, offsets, order = min(
+        ((_end(blocks, places), places, order) for order in _orders(blocks, groups) for places in [_place(order)]),
+        key=lambda found: found[0],
+    )
+    for pair in list(order):
+        if size == lower_bound:
+            break
+        changed = [pair, *(other for other in order if other is not pair)]
+        places = _place(changed)
+        if _end(blocks, places) < size:
+            size, offsets, order = _end(blocks, places), places, changed
     by_tensor = {t: offset for block, offset in zip(blocks, offsets, strict=True) for t in block.tensors}
-    return Plan(by_tensor, _end(blocks, offsets), lower_bound)
+    return Plan(by_tensor, size, lower_bound)
 
 
 def _end(blocks: list[Block], offsets: list[int]) -> int:

@@ -55,8 +55,8 @@ def _arena_table(arena: dict[str, Any]) -> Table:
         f"Arena of {count(arena['bytes'])} bytes",
         ["<tensor", "<type", "<values", "bytes", "<at", "<alive"],
         caption="alive: first to last operator; of two in one place at one time, the later is written over the other, "
-        f"value by value. At most {count(live)} bytes are alive at once, the arena has {arena['bytes'] / live:.2f} times "
-        f"as many; {count(arena['virtual'])} more tensors are never stored",
+        f"value by value. At most {count(live)} bytes are alive at once, the arena has {arena['bytes'] / live:.2f} "
+        f"times as many; {count(arena['virtual'])} more tensors are never stored",
     )
     for tensor in arena["tensors"]:
         shown.add_row(

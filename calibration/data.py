@@ -23,6 +23,10 @@ WHOLE = 0.05
 """How far a float may lie from a whole pixel value when its normalisation is undone; float32 leaves 1e-4."""
 
 
+PORTION = 64
+"""Images of an array that are converted at a time."""
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """Images for one network.
@@ -71,7 +75,7 @@ def open_images(data: Any, graph: Graph, *, limit: int | None = None) -> Images:
         return Images(None, hasattr(data, "rewind"), lambda: _first(map(reader.batch, _drain(data)), limit))
     if _is_array(data):
         total = len(data) if data.ndim > len(shape) else None
-        return Images(_at_most(total, limit), True, lambda: _first(iter([reader.batch(data)]), limit))
+        return Images(_at_most(total, limit), True, lambda: _first(map(reader.batch, reader.portions(data)), limit))
     if not isinstance(data, Iterable) or isinstance(data, Mapping | bytes):
         raise DataError(
             "this is no source of calibration images",
@@ -120,9 +124,19 @@ class _Reader:
     def __init__(self, graph: Graph) -> None:
         ((self._input, tensor_type),) = graph.inputs.items()
         self._shape = tensor_type.shape
+        c, *size = self._shape
+        self._alone = {self._shape, (*size, c)} | ({tuple(size)} if c == 1 else set())
         self._count = itertools.count()
         first = next((n.op for n in graph.nodes if n.inputs == (self._input,) and isinstance(n.op, Affine)), None)
         self._normalization = first.floats() if first is not None else None
+
+    def portions(self, array: Any) -> Iterator[Any]:
+        """A large array a few images at a time: what is no uint8 is copied to be converted."""
+        if array.ndim == 0 or tuple(array.shape) in self._alone:
+            yield array
+            return
+        for start in range(0, len(array), PORTION):
+            yield array[start : start + PORTION]
 
     def batch(self, item: Any) -> Pixels:
         where = f"calibration batch {next(self._count)}"
@@ -147,9 +161,7 @@ class _Reader:
         return item
 
     def _channels_first(self, pixels: Pixels, where: str) -> Pixels:
-        c, *size = self._shape
-        alone = {self._shape, (*size, c)} | ({tuple(size)} if c == 1 else set())
-        if pixels.shape in alone:
+        if pixels.shape in self._alone:
             pixels = pixels[None]
         if pixels.shape[1:] == self._shape:
             return pixels

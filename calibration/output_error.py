@@ -75,13 +75,14 @@ class _Trial:
         self._energy = [Fraction(0)] * len(self._layers)
 
     def update(self, x: NDArray[np.float64]) -> None:
+        # Layers are linear: the error of the output is the layer applied to the error of the input.
+        off = [rounded(x, peak, self._top, signed=self._span[0] < 0) - x for peak in self._peaks]
+        together = np.concatenate([x, *off])
         for i, op in enumerate(self._layers):
-            self._energy[i] += Fraction(float(np.square(op.evaluate(x)).sum()))
-        for errors, peak in zip(self._errors, self._peaks, strict=True):
-            # Layers are linear: the error of the output is the layer applied to the error of the input.
-            off = rounded(x, peak, self._top, signed=self._span[0] < 0) - x
-            for i, op in enumerate(self._layers):
-                errors[i] += Fraction(float(np.square(op.evaluate(off)).sum()))
+            energies = [float(np.square(y).sum()) for y in op.evaluate(together)]
+            self._energy[i] += Fraction(energies[0])
+            for errors, energy in zip(self._errors, energies[1:], strict=True):
+                errors[i] += Fraction(energy)
 
     def best(self) -> Range:
         if not self._peaks:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def run(model: str, images: str, top: int, as_json: bool) -> None:
     """Classify images with a converted network.
 
-    Needs ONNX Runtime only, and for a .qpk file not even that. Shows the integer logits and the real values they stand for.
+    Needs ONNX Runtime only, and for a .qpk file not even that. Shows the integer logits and the real values they
+    stand for.
     """
     from qexport.inspection.classify import classify
 

@@ -25,10 +25,11 @@ static void *take(size_t bytes)
     return memory;
 }
 
+/* Processor time of this program, which has one thread: others on the machine disturb it least. */
 static double now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 

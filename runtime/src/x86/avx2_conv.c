@@ -45,128 +45,151 @@ static inline void write_out(const qxr_product *p, const sums *s)
     write_row(p->out + 3u * p->out_stride, s->r3);
 }
 
-/* The loops over segments and steps. `STEP(a0, a1, a2, a3, w0, w1)` sees four inputs (or two of 16 bits) of each row,
- * spread, and their weights. */
-#define FOR_EACH_STEP(p, STEP)                                                                                    \
-    do {                                                                                                          \
-        const __m256i *w = (const __m256i *)(const void *)(p)->weights;                                           \
-        for (uint32_t outer = 0; outer < (p)->outer; outer++)                                                     \
-            for (uint32_t inner = 0; inner < (p)->inner; inner++) {                                               \
-                const size_t segment = outer * (p)->outer_step + inner * (p)->inner_step;                         \
-                const uint8_t *a0 = (p)->row[0] + segment, *a1 = (p)->row[1] + segment;                           \
-                const uint8_t *a2 = (p)->row[2] + segment, *a3 = (p)->row[3] + segment;                           \
-                for (uint32_t step = 0; step < (p)->steps; step++, w += 2) {                                      \
-                    const __m256i w0 = _mm256_load_si256(w), w1 = _mm256_load_si256(w + 1);                       \
-                    STEP(a0, a1, a2, a3, w0, w1);                                                                 \
-                    a0 += 4, a1 += 4, a2 += 4, a3 += 4;                                                           \
-                }                                                                                                 \
-            }                                                                                                     \
-    } while (0)
+/* How products are summed: bytes in 16 bits, as many steps as are proven to fit; bytes in 32 bits; words in 32 bits. */
+enum { NARROW, WIDENING, WORDS };
+
+#define INLINE static inline __attribute__((always_inline)) /* `how` is a constant in each place of use */
+
+INLINE __m256i accumulate(int how, __m256i sum, __m256i x, __m256i w)
+{
+    if (how == WORDS)
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(x, w));
+    x = _mm256_maddubs_epi16(x, w);
+    if (how == NARROW)
+        return _mm256_add_epi16(sum, x);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(x, _mm256_set1_epi16(1)));
+}
+
+/* One step of 16 channels for one row: four bytes, or two words, times their weights. */
+INLINE void add_row(int how, __m256i *row, const uint8_t *at, __m256i w0, __m256i w1)
+{
+    const __m256i x = spread(at);
+    row[0] = accumulate(how, row[0], x, w0);
+    row[1] = accumulate(how, row[1], x, w1);
+}
+
+INLINE void add_step(int how, sums *s, const uint8_t *const *row, size_t at, const __m256i *w)
+{
+    const __m256i w0 = _mm256_load_si256(w), w1 = _mm256_load_si256(w + 1);
+    add_row(how, s->r0, row[0] + at, w0, w1);
+    add_row(how, s->r1, row[1] + at, w0, w1);
+    add_row(how, s->r2, row[2] + at, w0, w1);
+    add_row(how, s->r3, row[3] + at, w0, w1);
+}
+
+/* Some steps of a segment. One a turn: with two, compilers join the sums of both and run out of registers. */
+INLINE void add_steps(int how, sums *s, const uint8_t *const *row, const __m256i *w, uint32_t count)
+{
+    const __m256i *end = w + 2u * count;
+    for (size_t at = 0; w != end; w += 2, at += 4u)
+        add_step(how, s, row, at, w);
+}
+
+INLINE void find_rows(const qxr_product *p, uint32_t outer, uint32_t inner, const uint8_t **row)
+{
+    const size_t segment = outer * p->outer_step + inner * p->inner_step;
+    for (uint32_t r = 0; r < 4u; r++)
+        row[r] = p->row[r] + segment;
+}
+
+INLINE void add_all(int how, const qxr_product *p)
+{
+    const __m256i *w = (const __m256i *)(const void *)p->weights;
+    sums s = read_init(p);
+    for (uint32_t outer = 0; outer < p->outer; outer++)
+        for (uint32_t inner = 0; inner < p->inner; inner++, w += 2u * p->steps) {
+            const uint8_t *row[4];
+            find_rows(p, outer, inner, row);
+            add_steps(how, &s, row, w, p->steps);
+        }
+    write_out(p, &s);
+}
+
+/* A single pixel, as linear layers have it: a row of its own, not four of which three are thrown away. */
+INLINE void add_one(int how, const qxr_product *p)
+{
+    const __m256i *w = (const __m256i *)(const void *)p->weights;
+    __m256i sum[2];
+    read_row(p->init, sum);
+    for (uint32_t outer = 0; outer < p->outer; outer++)
+        for (uint32_t inner = 0; inner < p->inner; inner++) {
+            const uint8_t *row = p->row[0] + outer * p->outer_step + inner * p->inner_step;
+            for (const __m256i *end = w + 2u * p->steps; w != end; w += 2, row += 4)
+                add_row(how, sum, row, _mm256_load_si256(w), _mm256_load_si256(w + 1));
+        }
+    write_row(p->out, sum);
+}
 
 static void product_i16(const qxr_product *p)
 {
-    sums s = read_init(p);
-#define ROW(row, at, w0, w1)                                                                                      \
-    do {                                                                                                          \
-        const __m256i x = spread(at);                                                                             \
-        row[0] = _mm256_add_epi32(row[0], _mm256_madd_epi16(x, w0));                                              \
-        row[1] = _mm256_add_epi32(row[1], _mm256_madd_epi16(x, w1));                                              \
-    } while (0)
-#define STEP(a0, a1, a2, a3, w0, w1)                                                                              \
-    do {                                                                                                          \
-        ROW(s.r0, a0, w0, w1);                                                                                    \
-        ROW(s.r1, a1, w0, w1);                                                                                    \
-        ROW(s.r2, a2, w0, w1);                                                                                    \
-        ROW(s.r3, a3, w0, w1);                                                                                    \
-    } while (0)
-    FOR_EACH_STEP(p, STEP);
-#undef ROW
-#undef STEP
-    write_out(p, &s);
+    if (p->count == 1u)
+        add_one(WORDS, p);
+    else
+        add_all(WORDS, p);
 }
 
-/* Each product of bytes and the sum of two fit 16 bits, but not many: every step is widened. */
-static void product_u8_widening(const qxr_product *p)
-{
-    const __m256i ones = _mm256_set1_epi16(1);
-    sums s = read_init(p);
-#define ROW(row, at, w0, w1)                                                                                      \
-    do {                                                                                                          \
-        const __m256i x = spread(at);                                                                             \
-        row[0] = _mm256_add_epi32(row[0], _mm256_madd_epi16(_mm256_maddubs_epi16(x, w0), ones));                  \
-        row[1] = _mm256_add_epi32(row[1], _mm256_madd_epi16(_mm256_maddubs_epi16(x, w1), ones));                  \
-    } while (0)
-#define STEP(a0, a1, a2, a3, w0, w1)                                                                              \
-    do {                                                                                                          \
-        ROW(s.r0, a0, w0, w1);                                                                                    \
-        ROW(s.r1, a1, w0, w1);                                                                                    \
-        ROW(s.r2, a2, w0, w1);                                                                                    \
-        ROW(s.r3, a3, w0, w1);                                                                                    \
-    } while (0)
-    FOR_EACH_STEP(p, STEP);
-#undef ROW
-#undef STEP
-    write_out(p, &s);
-}
-
-static inline void widen_row(int32_t *out, __m256i *row)
+INLINE void widen_row(const int32_t *from, int32_t *out, __m256i *row)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i sum[2];
-    read_row(out, sum);
+    read_row(from, sum);
     sum[0] = _mm256_add_epi32(sum[0], _mm256_madd_epi16(row[0], ones));
     sum[1] = _mm256_add_epi32(sum[1], _mm256_madd_epi16(row[1], ones));
     write_row(out, sum);
     row[0] = row[1] = _mm256_setzero_si256();
 }
 
-static inline void widen_all(const qxr_product *p, sums *s)
+/* Adds sums of 16 bits to those at `from`, into the output. */
+INLINE void widen_all(const qxr_product *p, const int32_t *from, size_t stride, sums *s)
 {
-    widen_row(p->out, s->r0);
-    widen_row(p->out + p->out_stride, s->r1);
-    widen_row(p->out + 2u * p->out_stride, s->r2);
-    widen_row(p->out + 3u * p->out_stride, s->r3);
+    widen_row(from, p->out, s->r0);
+    widen_row(from + stride, p->out + p->out_stride, s->r1);
+    widen_row(from + 2u * stride, p->out + 2u * p->out_stride, s->r2);
+    widen_row(from + 3u * stride, p->out + 3u * p->out_stride, s->r3);
 }
 
-/* Sums of `widen_after` steps fit 16 bits. */
-static void product_u8_narrow(const qxr_product *p)
+/* Sums of `widen_after` steps fit 16 bits; then they join those of 32 bits, which wait in memory. */
+static void add_narrow(const qxr_product *p)
 {
-    const __m256i zero = _mm256_setzero_si256();
+    const __m256i *w = (const __m256i *)(const void *)p->weights;
+    const int32_t *from = p->init;
+    size_t stride = p->init_stride;
     uint32_t left = p->widen_after;
-    sums s = read_init(p);
-    write_out(p, &s);
-    s.r0[0] = s.r0[1] = s.r1[0] = s.r1[1] = s.r2[0] = s.r2[1] = s.r3[0] = s.r3[1] = zero;
-#define ROW(row, at, w0, w1)                                                                                      \
-    do {                                                                                                          \
-        const __m256i x = spread(at);                                                                             \
-        row[0] = _mm256_add_epi16(row[0], _mm256_maddubs_epi16(x, w0));                                           \
-        row[1] = _mm256_add_epi16(row[1], _mm256_maddubs_epi16(x, w1));                                           \
-    } while (0)
-#define STEP(a0, a1, a2, a3, w0, w1)                                                                              \
-    do {                                                                                                          \
-        ROW(s.r0, a0, w0, w1);                                                                                    \
-        ROW(s.r1, a1, w0, w1);                                                                                    \
-        ROW(s.r2, a2, w0, w1);                                                                                    \
-        ROW(s.r3, a3, w0, w1);                                                                                    \
-        if (--left == 0) {                                                                                        \
-            widen_all(p, &s);                                                                                     \
-            left = p->widen_after;                                                                                \
-        }                                                                                                         \
-    } while (0)
-    FOR_EACH_STEP(p, STEP);
-#undef ROW
-#undef STEP
-    widen_all(p, &s);
+    sums s;
+    s.r0[0] = s.r0[1] = s.r1[0] = s.r1[1] = s.r2[0] = s.r2[1] = s.r3[0] = s.r3[1] = _mm256_setzero_si256();
+    for (uint32_t outer = 0; outer < p->outer; outer++)
+        for (uint32_t inner = 0; inner < p->inner; inner++) {
+            const uint8_t *row[4];
+            find_rows(p, outer, inner, row);
+            for (uint32_t done = 0; done < p->steps;) {
+                const uint32_t count = qxr_min(left, p->steps - done);
+                add_steps(NARROW, &s, row, w, count);
+                w += 2u * count;
+                done += count;
+                left -= count;
+                for (uint32_t r = 0; r < 4u; r++)
+                    row[r] += 4u * count;
+                if (left)
+                    continue;
+                widen_all(p, from, stride, &s);
+                from = p->out;
+                stride = p->out_stride;
+                left = p->widen_after;
+            }
+        }
+    widen_all(p, from, stride, &s);
 }
 
 enum { FEW_STEPS = 3 }; /* up to here, widening at once costs less */
 
 static void product_u8(const qxr_product *p)
 {
-    if (p->widen_after <= FEW_STEPS)
-        product_u8_widening(p);
+    if (p->count == 1u)
+        add_one(WIDENING, p);
+    else if (p->widen_after <= FEW_STEPS)
+        add_all(WIDENING, p);
     else
-        product_u8_narrow(p);
+        add_narrow(p);
 }
 
 static const qxr_row_kernel u8_rows = {4, 1, 4, 16, 0, product_u8}, i16_rows = {2, 2, 4, 16, 0, product_i16};

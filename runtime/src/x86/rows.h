@@ -71,7 +71,8 @@ size_t qxr_rows_scratch(const qxr_conv *conv, const qxr_row_kernel *kernel);
 /* Bytes of a copied window, for kernels that want one segment. */
 static inline size_t qxr_whole_bytes(const qxr_conv *conv, const qxr_row_kernel *kernel)
 {
-    return qxr_round_up(conv->row, (size_t)kernel->unit * kernel->whole) * kernel->bytes;
+    const size_t unit = (size_t)kernel->unit * (kernel->whole ? kernel->whole : 1u);
+    return qxr_round_up(conv->row, unit) * kernel->bytes;
 }
 
 /* Copies the windows of one group to `to`, [pixel][qxr_whole_bytes]. */

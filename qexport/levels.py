@@ -64,6 +64,10 @@ class _Row:
     scale: Fraction
 
 
+N_CHANNELS_TRIED = 16
+"""Channels looked at to see that scales of their own would save nothing; one usually settles it."""
+
+
 def recover_weight(values: NDArray[np.float32], name: str, *, known_quantized: bool = False) -> QuantizedWeight | None:
     """Levels and scale of a weight tensor, with one scale or one per output channel, or a fitted codebook.
 
@@ -94,11 +98,13 @@ def recover_weight(values: NDArray[np.float32], name: str, *, known_quantized: b
         )
     whole = values.reshape(1, -1)
     channels = values.reshape(values.shape[0], -1) if values.ndim > 1 and values.size else whole
-    exact = [
-        _assemble(values, _share_levels(found))
-        for found in (_integer_rows(whole), _integer_rows(channels))
-        if found is not None and (known_quantized or _evidence_digits(found) >= EVIDENCE_DIGITS)
-    ]
+    exact = []
+    for rows in (whole, channels):
+        found = _integer_rows(rows)
+        if found is not None and (known_quantized or _evidence_digits(found) >= EVIDENCE_DIGITS):
+            exact.append(_assemble(values, _share_levels(found)))
+            if _no_channel_saves_bits(exact[0], channels):
+                break
     if exact:
         return min(exact, key=_stored_bits)
     limit = MAX_CODEBOOK if known_quantized else MAX_UNKNOWN_CODEBOOK
@@ -173,6 +179,14 @@ def _share_levels(rows: list[_Row]) -> list[_Row]:
         factor = next((k for k in factors if reference.issuperset(k * level for level in own)), 1)
         shared.append(_Row(row.levels * np.int32(factor), row.scale / factor))
     return shared
+
+
+def _no_channel_saves_bits(weight: QuantizedWeight, channels: NDArray[np.float32]) -> bool:
+    """Whether some channel alone has too many values for codes of fewer bits: then its own scale saves nothing."""
+    if isinstance(weight.scale, tuple):
+        return False
+    fewer = 2 ** (weight.bits - 1)
+    return any(np.unique(channel).size > fewer for channel in channels[:N_CHANNELS_TRIED])
 
 
 def _stored_bits(weight: QuantizedWeight) -> int:

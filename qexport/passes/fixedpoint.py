@@ -18,6 +18,10 @@ SHIFT_FREE_LOSS = 2.0**-24
 """A rescale without shift (32-bit arithmetic only) is chosen where its error stays below this share of the range."""
 
 
+ROUNDING_SHARE = 2.0**-50
+"""Relative rounding of an error bound computed in float64 from exact parts."""
+
+
 def step_for(range_abs: float, bits: int) -> Fraction:
     """Smallest power of two 2**-k with range_abs / step <= 2**(bits - 1) - 1 (docs/arithmetic.md, eq. 7).
 
@@ -49,40 +53,69 @@ def fit_rescale(
     Raises:
         AccumulatorError: no multiplier of 31 bits keeps the product below 2**62.
     """
-    gain, bias = pending.gain / step, pending.bias / step
+    gain, bias = (_ratios(values / step) for values in (pending.gain, pending.bias))
     reach = [max(abs(int(a)), abs(int(b))) for a, b in zip(x.lo, x.hi, strict=True)]
     free = _candidate(gain, bias, reach, x, 0, False, lo, hi)
-    span = max((float(abs(g) * n + abs(b)) for g, n, b in zip(gain, reach, bias, strict=True)), default=0.0)
+    steepest = max(abs(n) / d for n, d in gain)
+    span = max(abs(g) / gd * n + abs(b) / bd for (g, gd), n, (b, bd) in zip(gain, reach, bias, strict=True))
     if free is not None and free[1] <= max(span * SHIFT_FREE_LOSS, 1e-9):
         return free
-    for shift in range(62, 0, -1):
+    for shift in range(_widest_shift(steepest, span), 0, -1):
         found = _candidate(gain, bias, reach, x, shift, half_up, lo, hi)
         if found is not None:
             return found
     raise AccumulatorError(
-        "no fixed-point multiplier fits", where=pending.tensor, got=f"gain/step up to {float(max(abs(gain))):.3g}"
+        "no fixed-point multiplier fits", where=pending.tensor, got=f"gain/step up to {steepest:.3g}"
     )
 
 
+Ratio = tuple[int, int]
+"""Numerator and positive denominator: integers, since the arithmetic of Fraction reduces every result."""
+
+
+def _ratios(values: Rationals) -> list[Ratio]:
+    return [(v.numerator, v.denominator) for v in values]
+
+
+def _widest_shift(steepest: float, span: float) -> int:
+    """A shift above which the multiplier or the sum certainly leaves its width, at most 62."""
+    room = min(INT32_MAX / steepest if steepest else math.inf, PRODUCT_LIMIT / span if span else math.inf)
+    return min(62, max(1, math.ceil(math.log2(room)) + 1)) if 0 < room < math.inf else 62
+
+
+def _rounded(ratio: Ratio, shift: int) -> int:
+    """ratio * 2**shift to the nearest integer, halves to even."""
+    numerator, denominator = ratio
+    whole, rest = divmod(numerator << shift, denominator)
+    return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2 == 1))
+
+
+def _off(rounded: int, ratio: Ratio, shift: int) -> float:
+    """|rounded / 2**shift - ratio|, exact before it becomes a float."""
+    numerator, denominator = ratio
+    return abs((rounded * denominator) - (numerator << shift)) / (denominator << shift)
+
+
 def _candidate(
-    gain: Rationals, bias: Rationals, reach: list[int], x: TensorType, shift: int, half: bool, lo: int, hi: int
+    gain: list[Ratio], bias: list[Ratio], reach: list[int], x: TensorType, shift: int, half: bool, lo: int, hi: int
 ) -> tuple[Rescale, float] | None:
     """The op for one shift and its error bound, or None where a number would leave its width."""
-    unit = 1 << shift
-    rounding = unit // 2 if half else 0
-    multiplier = [round(g * unit) for g in gain]
-    addend = [round(b * unit) for b in bias]
+    rounding = (1 << shift) // 2 if half else 0
+    multiplier = [_rounded(g, shift) for g in gain]
+    if max(map(abs, multiplier)) > INT32_MAX:
+        return None
+    addend = [_rounded(b, shift) for b in bias]
     limit = INT32_MAX if shift == 0 else PRODUCT_LIMIT
-    if max(map(abs, multiplier)) > INT32_MAX or any(
-        abs(m) * n + abs(r) + rounding > limit for m, n, r in zip(multiplier, reach, addend, strict=True)
-    ):
+    if any(abs(m) * n + abs(r) + rounding > limit for m, n, r in zip(multiplier, reach, addend, strict=True)):
         return None
     error = max(
-        float(n * abs(Fraction(m, unit) - g) + abs(Fraction(r, unit) - b))
+        n * _off(m, g, shift) + _off(r, b, shift)
         for m, n, r, g, b in zip(multiplier, reach, addend, gain, bias, strict=True)
     )
     m = np.array(multiplier, np.int64)
     r = np.array([a + rounding for a in addend], np.int64)
     if np.all(m == m[0]) and np.all(r == r[0]):
         m, r = m[:1], r[:1]
+    # The float sum above may fall short of the exact bound by its rounding.
+    error *= 1 + ROUNDING_SHARE
     return Rescale(m, r, shift, lo, hi), error + (0.0 if shift == 0 else 0.5 if half else 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexport.ir import TensorType
-from qexport.ops import Threshold
+from qexport.ops import Clip, Op, Threshold
 from qexport.passes.pending import Pending
 from qexport.stepfunction import StepFunction
 
@@ -54,8 +55,9 @@ def fold_thresholds(pending: Pending, function: StepFunction, input_type: Tensor
     targets = [t if np.isinf(t) else Fraction(float(t)) for t in function.thresholds.tolist()]
     thresholds = np.empty_like(guess)
     for c, turn in enumerate(np.where(direction == 0, 1, direction).tolist()):
-        for i, target in enumerate(targets):
-            thresholds[c, i] = _settle(pending, c, turn, target, int(lo[c]), int(hi[c]), int(guess[c, i]))
+        tests = _comparisons(pending, c, turn, targets)
+        for i, reached in enumerate(tests):
+            thresholds[c, i] = _settle(reached, int(lo[c]), int(hi[c]), int(guess[c, i]))
     sign = np.where(direction < 0, -1, 1).astype(np.int8)
     same = np.all(thresholds == thresholds[0]) and np.all(sign == sign[0])
     rows = slice(0, 1) if same else slice(None)
@@ -79,12 +81,47 @@ def _bisect_float(
     return left
 
 
-def _settle(pending: Pending, c: int, turn: int, target: Fraction | float, lo: int, hi: int, guess: int) -> int:
+def _comparisons(pending: Pending, c: int, turn: int, targets: list[Fraction | float]) -> list[Callable[[int], bool]]:
+    """For every target t: m -> whether the exact value of turn * m reaches t.
+
+    Behind clips alone "clip(v) >= t" is "v >= t", always or never; then integers decide it, an order of magnitude
+    faster than Fractions.
+    """
+    if not all(isinstance(op, Clip) for op in pending.chain):
+        return [lambda m, t=t: pending.value(c, turn * m) >= t for t in targets]  # type: ignore[misc]
+    gain, bias = pending.gain[c] * turn, pending.bias[c]
+    common = gain.denominator * bias.denominator
+    slope, start = gain.numerator * bias.denominator, bias.numerator * gain.denominator
+    tests: list[Callable[[int], bool]] = []
+    for t in targets:
+        settled = _settled_by_clips(pending.chain, t)
+        if settled is not None:
+            tests.append(lambda m, known=settled: known)  # type: ignore[misc]
+        else:
+            assert isinstance(t, Fraction)
+            bar, factor = t.numerator * common, t.denominator
+            tests.append(lambda m, bar=bar, factor=factor: (slope * m + start) * factor >= bar)  # type: ignore[misc]
+    return tests
+
+
+def _settled_by_clips(chain: tuple[Op, ...], target: Fraction | float) -> bool | None:
+    """Whether clips decide v >= target for every v: True above a lower bound, False below an upper one, else None.
+
+    The last clip that decides is the one that counts.
+    """
+    if not isinstance(target, Fraction):
+        return target < 0
+    for op in reversed(chain):
+        assert isinstance(op, Clip)
+        if op.hi is not None and op.hi < target:
+            return False
+        if op.lo is not None and op.lo >= target:
+            return True
+    return None
+
+
+def _settle(reached: Callable[[int], bool], lo: int, hi: int, guess: int) -> int:
     """The exact threshold: the guess where it holds, else an exact bisection of [lo, hi + 1]."""
-
-    def reached(m: int) -> bool:
-        return pending.value(c, turn * m) >= target
-
     if (guess == lo or not reached(guess - 1)) and (guess == hi + 1 or reached(guess)):
         return guess
     left, right = lo, hi + 1

@@ -165,14 +165,23 @@ def _prove_coded(op: Rescale, fold: Fold) -> Proof:
 
 
 def _check_ties(fold: Fold, off: NDArray[np.bool_], integers: NDArray[np.int64], codes: NDArray[np.int64]) -> None:
-    """A rescale may only be off where the exact value lies within the stated error of the threshold."""
-    for c, i in np.argwhere(off):
-        value = fold.pending.value(int(c), int(integers[c, i]))
-        distance = abs(float(value - Fraction(float(fold.function.thresholds[i]))))
-        if distance > fold.error + 1e-6 * abs(float(fold.function.scale)):
-            raise ProofError(
-                "a rescaled quantizer is off by more than its stated error",
-                where=f"{fold.name}, channel {c}",
-                got=f"code {int(codes[c, i])} for accumulator {int(integers[c, i])}, {distance:.3g} from the threshold",
-                expected=f"at most {fold.error:.3g}",
-            )
+    """A rescale may only be off where the exact value lies within the stated error of the threshold.
+
+    float64 decides where it is sure, rationals the rest.
+    """
+    targets = fold.function.thresholds.astype(np.float64)
+    allowed = fold.error + 1e-6 * abs(float(fold.function.scale))
+    for c in np.flatnonzero(off.any(axis=1)).tolist():
+        steps = np.flatnonzero(off[c])
+        values, margin = _float_values(fold, c, integers[c, steps])
+        for i in steps[np.abs(values - targets[steps]) + margin > allowed].tolist():
+            value = fold.pending.value(c, int(integers[c, i]))
+            distance = abs(float(value - Fraction(float(targets[i]))))
+            if distance > allowed:
+                raise ProofError(
+                    "a rescaled quantizer is off by more than its stated error",
+                    where=f"{fold.name}, channel {c}",
+                    got=f"code {int(codes[c, i])} for accumulator {int(integers[c, i])}, "
+                    f"{distance:.3g} from the threshold",
+                    expected=f"at most {fold.error:.3g}",
+                )

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from qexport.backends.packed.file import weight_bytes
+from qexport.backends.packed.reader import read_packed
 from qexport.cli.convert_tables import grouped, proof_line
 
 Run = Callable[..., Result]
@@ -31,6 +33,23 @@ def test_files_and_table(conversion: tuple[Path, Result]) -> None:
         assert (output / name).stat().st_size == size
         assert f"wrote {output / name}  " in result.stdout
     assert "Traceback" not in result.stdout and "\x1b" not in result.stdout
+
+
+def test_the_packed_format_alone(qexport: Run, checkpoint: Path, tmp_path: Path) -> None:
+    """Equal bytes from run to run; sizes and layers are those of the file."""
+    files = []
+    for name in ("one", "two"):
+        result = qexport("convert", checkpoint, "--bits", 2, "--format", "qpk", "-o", tmp_path / name)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert sorted(p.name for p in (tmp_path / name).iterdir()) == ["model.qpk", "report.json"]
+        files.append((tmp_path / name / "model.qpk").read_bytes())
+    assert files[0] == files[1]
+    report = json.loads((tmp_path / "two" / "report.json").read_text())
+    assert report["files"] == {"model.qpk": len(files[1])}
+    model = read_packed(tmp_path / "two" / "model.qpk")
+    assert {row["name"]: row["stored_bytes"] for row in report["layers"]} == weight_bytes(model)
+    assert model.metadata["qexport.source_sha256"] == report["checkpoint"]["sha256"]
+    assert not {"qexport.bounds", "qexport.layers"} & set(model.metadata)
 
 
 @pytest.mark.parametrize("width", [60, 100, 200])

@@ -291,3 +291,48 @@ def test_wrong_single_images(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(DataError, match=r"\.npz, \.npy or an image"):
         read_image(tmp_path / "a.txt", SHAPE)
+
+
+def objects_npz(path: Path, **changed: object) -> Path:
+    """Three images of 4 x 5 pixels with two, no and one object; `changed` replaces arrays, None leaves one out."""
+    arrays: dict[str, object] = {
+        "images": np.zeros((3, 4, 5, 3), np.uint8),
+        "boxes": np.array([[0, 0, 5, 4], [1, 1, 2, 3], [0, 2, 2.5, 4]]),
+        "labels": np.array([2, 0, 1]),
+        "offsets": np.array([0, 2, 2, 3]),
+    }
+    np.savez(path, **{key: np.asarray(value) for key, value in (arrays | changed).items() if value is not None})
+    return path
+
+
+def test_objects_of_an_npz(tmp_path: Path) -> None:
+    data = open_dataset(objects_npz(tmp_path / "x.npz"), SHAPE)
+    assert data.labels is None and data.objects is not None
+    assert [len(image) for image in data.objects] == [2, 0, 1]
+    assert data.objects[0].boxes.tolist() == [[0, 0, 1, 1], [np.float32(0.2), 0.25, np.float32(0.4), 0.75]]
+    assert data.objects[0].labels.tolist() == [2, 0] and not data.objects[0].difficult.any()
+    few = open_dataset(objects_npz(tmp_path / "y.npz", difficult=[True, False, True]), SHAPE, limit=2)
+    assert few.objects is not None and len(few.objects) == 2
+    assert few.objects[0].difficult.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"boxes": None}, "not all that describes objects"),
+        ({"boxes": np.zeros((3, 3))}, "do not fit each other"),
+        ({"labels": [0, 1]}, "do not fit each other"),
+        ({"labels": [0.5, 1.0, 2.0]}, "do not fit each other"),
+        ({"labels": [0, -1, 2]}, "a label is negative"),
+        ({"difficult": [True]}, "do not fit each other"),
+        ({"offsets": [0, 2, 3]}, "offsets do not divide the objects"),
+        ({"offsets": [0, 2, 1, 3]}, "offsets do not divide the objects"),
+        ({"offsets": [0, 1, 2, 2]}, "offsets do not divide the objects"),
+        ({"boxes": [[0, 0, 5, 4], [1, 1, 6, 3], [0, 2, 2, 4]]}, r"leaves its image(.|\n)*box 1"),
+        ({"boxes": [[0, 0, 5, 4], [1, 1, 2, 3], [2, 2, 2, 4]]}, r"is empty(.|\n)*box 2"),
+        ({"boxes": [[0, 0, 5, 4], [np.nan, 1, 2, 3], [0, 2, 2, 4]]}, r"is empty(.|\n)*box 1"),
+    ],
+)
+def test_damaged_objects_are_refused(changed: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        open_dataset(objects_npz(tmp_path / "x.npz", **changed), SHAPE)

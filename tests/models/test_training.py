@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,14 +29,14 @@ def random_data(n: int = 40, classes: int = 3, size: int = 8) -> TrainingData:
     return TrainingData(samples, samples, tuple("abc"[:classes]), (0.5,), (0.29,))
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Thrown to interrupt a training."""
 
 
-def stop_after(phase: str, epoch: int):  # noqa: ANN201
+def stop_after(phase: str, epoch: int) -> Callable[[str, int, float], None]:
     def report(now: str, at: int, loss: float) -> None:
         if (now, at) == (phase, epoch):
-            raise Stop
+            raise StopError
 
     return report
 
@@ -50,8 +51,12 @@ QN = QNScheme((-1, 0, 1), (0, 1, 2, 3), temperature_step=5)
 
 @pytest.mark.parametrize(
     ("scheme", "arch", "phase", "epoch"),
-    [(QN, "digits", "float", 1), (QN, "digits", "+ weights", 2), (QN, "digits", "+ acts", 3)]
-    + [(DAQScheme(2, 2), "digits", "quantized", 2)],
+    [
+        (QN, "digits", "float", 1),
+        (QN, "digits", "+ weights", 2),
+        (QN, "digits", "+ acts", 3),
+        (DAQScheme(2, 2), "digits", "quantized", 2),
+    ],
     ids=["in the first phase", "at the end of a phase", "at the very end", "daq"],
 )
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -62,7 +67,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(
     settings = replace(SETTINGS, optimizer=optimizer)
     expected = train(arch, scheme, data, settings, ignore).model.state_dict()
     state = tmp_path / "state"
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(arch, scheme, data, settings, stop_after(phase, epoch), state)
     seen: list[tuple[str, int]] = []
     resumed = train(arch, scheme, data, settings, lambda p, e, _: seen.append((p, e)), state)
@@ -76,7 +81,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(
 def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
     data = replace(random_data(), class_names=tuple("0123456789"))
     state = tmp_path / "state"
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train("digits", QN, data, SETTINGS, stop_after("float", 1), state)
     with pytest.raises(OptionError, match=r"another training(.|\n)*got: +seed 0\n +expected: seed 7"):
         train("digits", QN, data, replace(SETTINGS, seed=7), ignore, state)

@@ -6,7 +6,7 @@ CHECKPOINT := models/checkpoints/digits_w2a2.pt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all bench lint clean
+.PHONY: demo test test-all bench fuzz lint clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -24,6 +24,17 @@ test-all: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/conversion.py
+
+# Fuzz the C runtime for FUZZ_SECONDS of processor time on two workers. Files that reach new code gather in build/fuzz/corpus;
+# a finding is left in build/fuzz, ends the run with an error, and belongs in runtime/fuzz/regressions once it is fixed.
+FUZZ_SECONDS := 1200
+CLANG = $(shell for c in clang clang-20 clang-19 clang-18 clang-17 clang-16 clang-15 clang-14; do command -v $$c && break; done)
+fuzz:
+	cmake -S runtime -B build/fuzz -DCMAKE_C_COMPILER=$(or $(CLANG),clang) -DQXR_BUILD_FUZZ=ON
+	cmake --build build/fuzz --target qxr_fuzz --parallel 2
+	mkdir -p build/fuzz/corpus
+	cd build/fuzz && fuzz/qxr_fuzz -jobs=2 -workers=2 -max_total_time=$$(($(FUZZ_SECONDS) / 2)) -max_len=16384 -timeout=20 \
+		corpus ../../runtime/fuzz/corpus ../../runtime/fuzz/regressions
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .

@@ -59,7 +59,9 @@ def calibrate(
     _check_budget(chosen, method, act_budget, images)
     inputs = layer_inputs(captured.graph)
     if images is None:
-        return Calibration(_without_data(captured, inputs, bits), {}, bits)
+        ranges = _without_data(captured, inputs, bits)
+        _check_bits(ranges, bits)
+        return Calibration(ranges, {}, bits)
     source = open_images(images, captured.graph, limit=limit)
     if (chosen.second_pass or act_budget is not None) and not source.replayable:
         raise _read_once(method if chosen.second_pass else "--act-budget")
@@ -67,6 +69,7 @@ def calibrate(
     observers = {name: chosen.observer() for name in inputs}
     of_streams = {name: Extremes() for name in stream_names if name not in observers}
     n_images = observe(captured.graph, observers | of_streams, source)
+    _check_bits({name: observer.span() for name, observer in observers.items()}, bits)
     bits_of = dict.fromkeys(inputs, bits)
     if act_budget is not None:
         probe = open_images(images, captured.graph, limit=min(n_images, PROBE_IMAGES))
@@ -97,6 +100,18 @@ def _check_budget(method: Method, name: str, act_budget: float | None, images: A
             where="--act-budget",
             got=f"method {name}",
             expected="percentile, entropy, mse or output",
+        )
+
+
+def _check_bits(spans: dict[str, Range], bits: int) -> None:
+    """One bit tells two levels apart, and a quantizer with a zero and both signs has three."""
+    signed = [name for name, (lo, _) in spans.items() if lo < 0]
+    if bits < 2 and signed:
+        raise OptionError(
+            "an activation with negative values needs 2 bits or more",
+            where=signed[0],
+            got=f"{bits} bit",
+            remedy="give more --act-bits",
         )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qexport.calibration import DEFAULT_METHOD, METHOD_NAMES, calibrate, measure_ranges, ranges_from_statistics
 from qexport.capture.capture import Captured
 from qexport.errors import DataError, OptionError
+from qexport.ir import Graph
 from qexport.passes.layers import LayerOptions, quantize_layers
 from qexport.passes.lower import Lowered, lower
 from qexport.reference import interpret
@@ -92,3 +93,17 @@ def test_wrong_options_and_images(network: Captured, images: NDArray[np.uint8]) 
 def test_import_needs_no_torch() -> None:
     code = "import sys, qexport.calibration, qexport.datasets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_one_bit_holds_no_sign(method: str, network: Captured, images: NDArray[np.uint8]) -> None:
+    assert convert(network, calibrate(network, images, method=method, bits=1).ranges)  # behind ReLUs it is enough
+    graph = Graph(network.graph.inputs, [], ["conv1"], dict(network.graph.inputs))
+    for node in network.graph.nodes[:2]:
+        graph.add(node.name, node.op, *node.inputs)
+    graph.add("conv1", network.graph.node("conv1").op, "stem")
+    signed = Captured(graph, {})
+    with pytest.raises(OptionError, match="stem: an activation with negative values needs 2 bits or more"):
+        calibrate(signed, images, method=method, bits=1)
+    lo, hi = calibrate(signed, images, method=method, bits=2).ranges["stem"]
+    assert lo < 0 < hi

@@ -6,7 +6,7 @@ CHECKPOINT := models/checkpoints/digits_w2a2.pt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all bench fuzz lint clean
+.PHONY: demo test test-all bench bench-kernels fuzz lint clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -24,6 +24,12 @@ test-all: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/conversion.py
+
+# The speed of every kernel of the C runtime on the shapes of runtime/bench/shapes.h, for the instruction sets at hand.
+bench-kernels:
+	cmake -S runtime -B build/bench -DQXR_BUILD_BENCH=ON
+	cmake --build build/bench --target qxr_bench --parallel 2
+	build/bench/bench/qxr_bench
 
 # Fuzz the C runtime for FUZZ_SECONDS of processor time on two workers. Files that reach new code gather in build/fuzz/corpus;
 # a finding is left in build/fuzz, ends the run with an error, and belongs in runtime/fuzz/regressions once it is fixed.

@@ -88,12 +88,12 @@ def threshold(
     table = {
         "line": np.arange(steps + 1),
         "signed": 2 * np.arange(steps + 1) - steps,
-        "table": np.sort(rng.choice(np.arange(-200, 200) if steps < 200 else np.arange(-4000, 4000), steps + 1, False)),
+        "table": np.sort(rng.choice(np.arange(-100 - steps, 100 + steps), steps + 1, False)),
     }[levels]
     return Threshold(thresholds, sign, table.astype(np.int32))
 
 
-for steps in (1, 2, 3, 4, 7, 8, 15, 64, 65, 255):
+for steps in (1, 2, 3, 4, 7, 8, 15, 64, 65, 255, 1000):
     for form in ("line", "table"):
         only(f"threshold {steps} {form}", lambda rng, s=steps, f=form: threshold(rng, s, levels=f))  # type: ignore[misc]
 only("threshold shared", lambda rng: threshold(rng, 3, shared=True))

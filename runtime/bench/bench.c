@@ -1,37 +1,19 @@
-/* GMAC/s of every convolution kernel that suits a row of the table, or with --check its equality with the scalar one.
+/* The speed of every kernel on the rows of the table that it suits, or with --check its equality with the scalar one.
  *
  *     qxr_bench [--check] [--isa NAME] [--shape TEXT] */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "conv_model.h"
 #include "plan.h"
 #include "shapes.h"
+#include "timing.h"
 
 #define AS_SHAPE(...) {__VA_ARGS__},
 static const qxr_shape shapes[] = {QXR_SHAPES(AS_SHAPE)};
 
-enum { SHAPES = sizeof shapes / sizeof shapes[0], CHECKED_EXTENT = 15, MAX_KERNELS = 64, REPEATS = 7 };
-
-static const double SECONDS_PER_REPEAT = 0.02;
-
-static void *take(size_t bytes)
-{
-    void *memory = NULL;
-    if (posix_memalign(&memory, 64, bytes + 64u) != 0)
-        exit(2);
-    return memory;
-}
-
-/* Processor time of this program, which has one thread: others on the machine disturb it least. */
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+enum { SHAPES = sizeof shapes / sizeof shapes[0], CHECKED_EXTENT = 15, MAX_KERNELS = 64 };
 
 /* The whole result, tile after tile as the executor makes it; y[pixels][channels] where `keep`, else one tile. */
 static void run_conv(const qxr_isa *isa, const qxr_conv_kernel *kernel, const qxr_conv_model *m,
@@ -62,9 +44,9 @@ typedef struct bench {
 static bench prepare(const qxr_isa *isa, const qxr_conv_kernel *kernel, const qxr_conv_model *model)
 {
     bench b = {isa, kernel, model, {0}, NULL, NULL, NULL};
-    b.packed = take(kernel->packed_size(&model->conv));
-    b.scratch = take(kernel->scratch_size(&model->conv));
-    b.tile = take(isa->tile_elements * sizeof(int32_t));
+    b.packed = qxr_take(kernel->packed_size(&model->conv));
+    b.scratch = qxr_take(kernel->scratch_size(&model->conv));
+    b.tile = qxr_take(isa->tile_elements * sizeof(int32_t));
     if (kernel->pack)
         kernel->pack(&model->conv, b.packed);
     b.buffers.input = model->input;
@@ -80,22 +62,10 @@ static void finish(bench *b)
     free(b->tile);
 }
 
-static double measure(bench *b)
+static void run_bench(void *argument)
 {
-    double best = 1e30;
-    for (int i = 0; i < REPEATS; i++) {
-        const double start = now();
-        double end;
-        unsigned runs = 0;
-        do {
-            run_conv(b->isa, b->kernel, b->model, &b->buffers, b->tile, NULL);
-            runs++;
-            end = now();
-        } while (end - start < SECONDS_PER_REPEAT);
-        if ((end - start) / runs < best)
-            best = (end - start) / runs;
-    }
-    return b->model->macs / best / 1e9;
+    const bench *b = argument;
+    run_conv(b->isa, b->kernel, b->model, &b->buffers, b->tile, NULL);
 }
 
 /* 0 where the result of the kernel is the scalar kernel's. */
@@ -103,7 +73,7 @@ static int differs(bench *b)
 {
     const size_t bytes = (size_t)qxr_elements(b->model->conv.out) * sizeof(int32_t);
     bench scalar = prepare(&qxr_isa_scalar, &qxr_scalar_conv_kernel, b->model);
-    int32_t *expected = take(bytes), *got = take(bytes);
+    int32_t *expected = qxr_take(bytes), *got = qxr_take(bytes);
     int different;
     run_conv(scalar.isa, scalar.kernel, b->model, &scalar.buffers, scalar.tile, expected);
     run_conv(b->isa, b->kernel, b->model, &b->buffers, b->tile, got);
@@ -130,7 +100,7 @@ static int visit(const qxr_isa *isa, const qxr_shape *shape, int check, uint32_t
             printf("FAILED %s: %s is not what the scalar kernel computes\n", kernel->name, shape->name);
             failures++;
         } else if (!check) {
-            printf("%-18s %-36s %9.2f%s\n", kernel->name, shape->name, measure(&b),
+            printf("%-18s %-36s %9.2f  GMAC/s%s\n", kernel->name, shape->name, b.model->macs / qxr_time_call(run_bench, &b) / 1e9,
                    qxr_choose_conv(isa, &model.conv) == kernel ? "" : "  (not chosen)");
             fflush(stdout);
         }
@@ -169,7 +139,7 @@ static int visit_isa(const char *name, int check, const char *only)
             failures++;
         }
     }
-    return failures;
+    return failures + qxr_visit_operators(isa, check, only);
 }
 
 int main(int argc, char **argv)
@@ -186,8 +156,6 @@ int main(int argc, char **argv)
         else
             return 2;
     }
-    if (!check)
-        printf("%-18s %-36s %9s\n", "kernel", "shape", "GMAC/s");
     for (uint32_t i = 0; (name = qxr_isa_name(i)) != NULL; i++)
         if (!isa || !strcmp(name, isa))
             failures += visit_isa(name, check, shape);

@@ -44,3 +44,28 @@
     QXR_SHAPE("linear 512-1000 w8a8", 512, 1, 1, 1000, 1, 1, 0, 1, 1, 8, 0, QXR_U8, 0, 255)                      \
     QXR_SHAPE("linear 4096-4096 w2a2", 4096, 1, 1, 4096, 1, 1, 0, 1, 1, 2, 0, QXR_U8, 0, 3)                      \
     QXR_SHAPE("linear 513-10 w8 i32", 513, 1, 1, 10, 1, 1, 0, 1, 1, 8, 0, QXR_I32, -100000, 100000)
+
+/* The other operators, likewise: each kernel of an instruction set has at least one row.
+ *
+ * QXR_OPERATOR(name, opcode, flags, parameter, count, channels, height, width, storage of the input, window) */
+#define QXR_OPERATORS(QXR_OPERATOR)                                                                              \
+    QXR_OPERATOR("threshold 1", QXR_THRESHOLD, QXR_PER_CHANNEL, 0, 1, 64, 56, 56, QXR_I32, 0)                    \
+    QXR_OPERATOR("threshold 3", QXR_THRESHOLD, QXR_PER_CHANNEL, 0, 3, 64, 56, 56, QXR_I32, 0)                    \
+    QXR_OPERATOR("threshold 3 signs", QXR_THRESHOLD, QXR_PER_CHANNEL | QXR_SIGNS, 0, 3, 61, 56, 56, QXR_I32, 0)  \
+    QXR_OPERATOR("threshold 3 shared", QXR_THRESHOLD, 0, 0, 3, 64, 56, 56, QXR_I32, 0)                           \
+    QXR_OPERATOR("threshold 7 table", QXR_THRESHOLD, QXR_PER_CHANNEL | QXR_LEVEL_TABLE, 0, 7, 64, 56, 56, QXR_I32, 0) \
+    QXR_OPERATOR("threshold 15", QXR_THRESHOLD, QXR_PER_CHANNEL, 0, 15, 64, 56, 56, QXR_I32, 0)                  \
+    QXR_OPERATOR("threshold 15 table", QXR_THRESHOLD, QXR_PER_CHANNEL | QXR_LEVEL_TABLE, 0, 15, 64, 56, 56, QXR_I32, 0) \
+    QXR_OPERATOR("threshold 255", QXR_THRESHOLD, QXR_PER_CHANNEL, 0, 255, 64, 56, 56, QXR_I32, 0)                \
+    QXR_OPERATOR("rescale", QXR_RESCALE, QXR_PER_CHANNEL, 20, 0, 64, 56, 56, QXR_I32, 0)                         \
+    QXR_OPERATOR("rescale shared 13", QXR_RESCALE, 0, 33, 0, 13, 56, 56, QXR_I32, 0)                             \
+    QXR_OPERATOR("border bias", QXR_BORDER_BIAS, 0, 0, 0, 64, 56, 56, QXR_I32, 0)                                \
+    QXR_OPERATOR("add", QXR_ADD, 0, 0, 0, 64, 56, 56, QXR_I32, 0)                                                \
+    QXR_OPERATOR("clip", QXR_CLIP, 0, 0, 0, 64, 56, 56, QXR_I32, 0)                                              \
+    QXR_OPERATOR("max pool 3x3 u8", QXR_MAX_POOL, 0, 0, 0, 64, 112, 112, QXR_U8, 3)                              \
+    QXR_OPERATOR("max pool 2x2 i16", QXR_MAX_POOL, 0, 0, 0, 61, 56, 56, QXR_I16, 2)                              \
+    QXR_OPERATOR("sum pool 7x7 u8", QXR_SUM_POOL, 0, 0, 0, 512, 7, 7, QXR_U8, 7)                                 \
+    QXR_OPERATOR("sum pool 3x3 i32", QXR_SUM_POOL, 0, 0, 0, 13, 28, 28, QXR_I32, 3)                              \
+    QXR_OPERATOR("reshape to a line u8", QXR_RESHAPE, 0, 0, 0, 64, 28, 28, QXR_U8, 0)                            \
+    QXR_OPERATOR("transpose i16", QXR_TRANSPOSE, 0, 6, 0, 64, 28, 28, QXR_I16, 0)                  \
+    QXR_OPERATOR("l2 norm i16", QXR_L2_NORM, 0, 0, 0, 512, 38, 38, QXR_I16, 0)

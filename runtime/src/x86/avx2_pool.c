@@ -74,11 +74,32 @@ static inline __m256i join_taps(const window *w, const qxr_tensor *in, uint32_t 
     return _mm256_add_epi32(joined, _mm256_set1_epi32((int32_t)(count * (uint32_t)base)));
 }
 
+/* Maxima of 16 bytes at a time, as far as the channels go; returns how many were made. */
+static uint32_t join_bytes(const window *w, const qxr_tensor *in, uint32_t channel, uint32_t channels, int32_t *y)
+{
+    const __m256i base = _mm256_set1_epi32(qxr_base(in));
+    uint32_t done = 0;
+    for (; done + 16u <= channels; done += 16u) {
+        __m128i joined = _mm_setzero_si128();
+        for (uint32_t r = 0; r < w->rows; r++)
+            for (uint32_t c = 0; c < w->columns; c++) {
+                const uint8_t *at = w->first + r * w->row + c * w->column + channel + done;
+                joined = _mm_max_epu8(joined, _mm_loadu_si128((const __m128i *)(const void *)at));
+            }
+        store_lanes(y + done, LANES, _mm256_add_epi32(_mm256_cvtepu8_epi32(joined), base));
+        store_lanes(y + done + LANES, LANES, _mm256_add_epi32(_mm256_cvtepu8_epi32(_mm_srli_si128(joined, 8)), base));
+    }
+    return done;
+}
+
 static inline void pool_pixels(const qxr_work *work, const qxr_tile *tile, uint32_t storage, int is_max, int32_t *y)
 {
     for (uint32_t p = 0; p < tile->pixels; p++) {
         const window w = window_at(work, tile->pixel + p);
-        for (uint32_t c = 0; c < tile->channels; c += LANES) {
+        uint32_t c = 0;
+        if (storage == QXR_U8 && is_max)
+            c = join_bytes(&w, work->in[0], tile->channel, tile->channels, y);
+        for (; c < tile->channels; c += LANES) {
             const uint32_t lanes = qxr_min(LANES, tile->channels - c);
             store_lanes(y + c, lanes, join_taps(&w, work->in[0], storage, tile->channel + c, lanes, is_max));
         }

@@ -1,9 +1,9 @@
-/* Thresholds with AVX2: a comparison a step, as the steps are few; many steps are searched as in portable C. */
+/* Thresholds with AVX2: a comparison a step where the steps are few, else a binary search in every lane. */
 #include "x86/avx2_lanes.h"
 
 enum {
-    MOST_STEPS = 64,  /* above, the logarithm of the scalar search costs less */
-    HELD_STEPS = 3,   /* steps whose thresholds stay in registers */
+    MOST_COMPARED = 64, /* steps; above, the search costs less */
+    HELD_STEPS = 3,     /* steps whose thresholds stay in registers */
     TABLE_LANES = 8
 };
 
@@ -94,19 +94,42 @@ static void some_steps(const column *k, uint32_t pixels, size_t pitch, const int
     }
 }
 
+/* The code grows by the largest powers of two for which the threshold there is reached. */
+static void search_steps(const column *k, uint32_t pixels, size_t pitch, const int32_t *x, int32_t *y)
+{
+    const __m256i one = _mm256_set1_epi32(1), last = _mm256_set1_epi32((int32_t)k->steps->count - 1);
+    const __m256i stride = _mm256_set1_epi32((int32_t)k->stride);
+    const __m256i lane = _mm256_min_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), /* none beyond the channels */
+                                          _mm256_set1_epi32(k->steps->stride ? (int32_t)k->lanes - 1 : 0));
+    uint32_t top = 1;
+    while (top * 2u <= k->steps->count)
+        top *= 2u;
+    for (uint32_t p = 0; p < pixels; p++, x += pitch, y += pitch) {
+        const __m256i v = signed_input(k, x);
+        __m256i code = _mm256_setzero_si256();
+        for (uint32_t half = top; half; half /= 2u) {
+            const __m256i more = _mm256_set1_epi32((int32_t)half);
+            const __m256i step = _mm256_sub_epi32(_mm256_add_epi32(code, more), one);
+            const __m256i at = _mm256_mullo_epi32(_mm256_min_epi32(step, last), stride);
+            const __m256i t = _mm256_i32gather_epi32((const int *)k->thresholds, _mm256_add_epi32(at, lane), 4);
+            const __m256i missed = _mm256_or_si256(_mm256_cmpgt_epi32(t, v), _mm256_cmpgt_epi32(step, last));
+            code = _mm256_add_epi32(code, _mm256_andnot_si256(missed, more));
+        }
+        store_lanes(y, k->lanes, level_of(k, code));
+    }
+}
+
 void qxr_avx2_threshold(const qxr_work *work, const qxr_tile *tile, int32_t *y)
 {
     const qxr_steps s = qxr_read_steps(work, tile);
-    if (s.count > MOST_STEPS) {
-        qxr_scalar_threshold(work, tile, y);
-        return;
-    }
     for (uint32_t c = 0; c < tile->channels; c += LANES) {
         const column k = make_column(&s, tile->channel, c, qxr_min(LANES, tile->channels - c));
         if (s.count == 1u)
             one_step(&k, tile->pixels, tile->channels, work->x[0] + c, y + c);
         else if (s.count == 3u)
             three_steps(&k, tile->pixels, tile->channels, work->x[0] + c, y + c);
+        else if (s.count > MOST_COMPARED)
+            search_steps(&k, tile->pixels, tile->channels, work->x[0] + c, y + c);
         else
             some_steps(&k, tile->pixels, tile->channels, work->x[0] + c, y + c);
     }

@@ -11,6 +11,7 @@ import qexport
 from qexport.cli.calibrate import calibrate
 from qexport.cli.convert import convert
 from qexport.cli.inspect import inspect
+from qexport.cli.models import models
 from qexport.cli.run import run
 from qexport.cli.validate import validate
 from qexport.errors import QExportError
@@ -61,9 +62,9 @@ def main() -> None:
     """Turn a network trained with soft quantizers into verified integer inference.
 
     convert writes integer-only ONNX from a checkpoint, calibrate measures ranges for it on images, validate proves it
-    on data, inspect shows what a file holds, run classifies images with the result.
+    on data, inspect shows what a file holds, run classifies images with the result, models lists the architectures.
     """
 
 
-for command in (calibrate, convert, validate, inspect, run):
+for command in (calibrate, convert, validate, inspect, run, models):
     main.add_command(command)

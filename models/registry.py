@@ -53,7 +53,7 @@ class Architecture:
 IMAGENET = Preprocessing((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR = Preprocessing((3, 32, 32), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 VOC_SSD = Preprocessing((3, 300, 300), (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255))
-DIGITS = Preprocessing((1, 8, 8), (0.0,), (1.0,))
+DIGITS = Preprocessing((1, 8, 8), (0.3058,), (0.3764,))
 SCENES = Preprocessing((1, 64, 64), (0.0,), (1.0,))
 
 

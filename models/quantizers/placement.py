@@ -16,12 +16,19 @@ class Placement(Protocol):
     """A scheme with its settings. Layers without quantizers are those of torch, with the same parameters."""
 
     def conv(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, signed_input: bool = False, **settings: Any
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        bias: bool = True,
+        signed_input: bool = False,
+        **settings: Any,
     ) -> nn.Module:
         """A convolution inside the network.
 
         Args:
-            in_channels, out_channels, kernel_size, settings: those of nn.Conv2d.
+            in_channels, out_channels, kernel_size, bias, settings: those of nn.Conv2d.
             signed_input: whether its input goes below zero.
         """
         ...
@@ -57,12 +64,19 @@ class QNPlacement:
         self._act = None if act_levels is None else checked_levels(act_levels)
 
     def conv(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, signed_input: bool = False, **settings: Any
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        bias: bool = True,
+        signed_input: bool = False,
+        **settings: Any,
     ) -> nn.Module:
         if self._weight is None:
-            return nn.Conv2d(in_channels, out_channels, kernel_size, **settings)
-        quantizer = QNQuantizer(self._weight)
-        return QuantConv2d(in_channels, out_channels, kernel_size, weight_quantizer=quantizer, **settings)
+            return nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias, **settings)
+        settings["weight_quantizer"] = QNQuantizer(self._weight)
+        return QuantConv2d(in_channels, out_channels, kernel_size, bias=bias, **settings)
 
     def linear(self, n_in: int, n_out: int) -> nn.Module:
         if self._weight is None:
@@ -97,11 +111,19 @@ class DAQPlacement:
         self._weight_bits, self._act_bits = weight_bits, act_bits
 
     def conv(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, signed_input: bool = False, **settings: Any
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        bias: bool = True,
+        signed_input: bool = False,
+        **settings: Any,
     ) -> nn.Module:
         if self._weight_bits is None and self._act_bits is None:
-            return nn.Conv2d(in_channels, out_channels, kernel_size, **settings)
-        return QuantConv2d(in_channels, out_channels, kernel_size, **settings, **self._quantizers(signed_input))
+            return nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias, **settings)
+        settings |= self._quantizers(signed_input)
+        return QuantConv2d(in_channels, out_channels, kernel_size, bias=bias, **settings)
 
     def linear(self, n_in: int, n_out: int) -> nn.Module:
         if self._weight_bits is None and self._act_bits is None:

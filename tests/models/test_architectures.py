@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from qexport.errors import OptionError
+from qexport.models.papers import SMALL_INPUTS
 from qexport.models.quantizers import QNQuantizer, QuantConv2d, QuantLinear, SoftQuantizer
 from qexport.models.registry import architectures, build, resnet_name
 from qexport.models.resnet_cifar import OptionAShortcut
@@ -19,11 +20,20 @@ SETTINGS = [
     ("qn-resnet20", {"weight_levels": (-4, -2, -1, 0, 1, 2, 4)}),
     ("qn-resnet20", {"weight_levels": (-1, 0, 1), "act_levels": (0, 1, 2, 3)}),
     ("qn-digits", {}),
+    ("qn-alexnet", {**SMALL_INPUTS["alexnet"].arguments, "weight_levels": (-1, 0, 1), "act_levels": (0, 1)}),
+    ("daq-alexnet", {**SMALL_INPUTS["alexnet"].arguments, "weight_bits": 2, "act_bits": 2}),
+    ("qn-resnet18", {"num_classes": 10, "widths": (8, 8, 16, 16), "weight_levels": (-1, 1), "act_levels": (0, 1)}),
+    ("daq-resnet50", {"num_classes": 10, "widths": (8, 8, 16, 16), "weight_bits": 1, "act_bits": 2}),
+    ("qn-mobilenet_v2", {"num_classes": 10, "width": 0.25, "weight_levels": (-1, 0, 1), "act_levels": (0, 1, 2, 3)}),
+    ("daq-mobilenet_v2", {"num_classes": 10, "width": 0.25, "weight_bits": 4, "act_bits": 4}),
+    ("qn-vgg_small", {"weight_levels": (-1, 1), "act_levels": (0, 1)}),
+    ("daq-vgg16", {"num_classes": 10, "pooled": 1, "hidden": 16, "batch_norm": True, "weight_bits": 2, "act_bits": 2}),
 ]
 
 
 def image_of(name: str, n: int) -> torch.Tensor:
-    return torch.randn(n, 1, 8, 8) if name == "qn-digits" else torch.randn(n, 3, 32, 32)
+    size = 64 if any(part in name for part in ("alexnet", "resnet18", "resnet50", "mobilenet")) else 32
+    return torch.randn(n, 1, 8, 8) if name == "qn-digits" else torch.randn(n, 3, size, size)
 
 
 @pytest.mark.parametrize(("name", "arguments"), SETTINGS, ids=str)
@@ -84,9 +94,11 @@ def test_layers_pass_the_parameter_itself_to_the_weight_quantizer(linear: bool) 
     weight, activation = Recorder(), Recorder()
     layer: QuantConv2d | QuantLinear
     if linear:
-        layer = QuantLinear(4, 2, weight_quantizer=weight, input_quantizer=activation)
+        layer = QuantLinear(4, 2, weight_quantizer=weight, input_quantizer=activation, output_scale=True)
         x = torch.randn(3, 4)
-        plain = nn.functional.linear(2 * x, 2 * layer.weight, layer.bias)
+        with torch.no_grad():
+            layer.output_scale.fill_(-3.0)  # type: ignore[union-attr]
+        plain = 3.0 * nn.functional.linear(2 * x, 2 * layer.weight, layer.bias)
     else:
         layer = QuantConv2d(4, 2, 3, bias=True, weight_quantizer=weight, input_quantizer=activation, output_scale=True)
         x = torch.randn(3, 4, 5, 5)
@@ -125,3 +137,27 @@ def test_names_are_sorted_and_buildable() -> None:
 def test_activation_quantizer_after_the_stem() -> None:
     model = build("qn-digits")
     assert isinstance(model.quan0, QNQuantizer)
+
+
+def test_small_ssd300_has_a_prior_for_every_row() -> None:
+    """Locations, scores and priors agree for every number of extra maps."""
+    for extras, size in ((0, 64), (2, 80), (4, 300)):
+        with torch.device("meta"):
+            model = build("qn-ssd300_vgg16", extras=extras, image_size=size).eval()
+            locations, scores = model(torch.empty(1, 3, size, size))
+        assert locations.shape[1] == scores.shape[1] == model.detector.n_priors
+    assert model.detector.n_priors == 8732
+    with pytest.raises(OptionError, match="no such number of extra maps"):
+        build("qn-ssd300_vgg16", extras=5)
+
+
+@pytest.mark.parametrize(("act_levels", "expected"), [((0, 1), (-1, 1)), ((0, 1, 2, 3), (-2, -1, 0, 1))])
+def test_bottlenecks_keep_both_signs(act_levels: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    model = build("qn-mobilenet_v2", width=0.25, act_levels=act_levels)
+    assert model.features[3].quan.levels == expected  # type: ignore[union-attr]
+    daq = build("daq-mobilenet_v2", width=0.25, act_bits=2)
+    assert [m.input_quantizer.signed for m in daq.features[3].modules() if isinstance(m, QuantConv2d)] == [  # type: ignore[union-attr]
+        True,
+        False,
+        False,
+    ]

@@ -28,6 +28,24 @@ def test_activation_levels_and_thresholds(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", BITS)
+def test_signed_activations(bits: int) -> None:
+    """Evenly spaced values from -1 to 1; a tie goes down."""
+    quantizer = DAQActivationQuantizer(bits, signed=True).eval()
+    n = 2**bits - 1
+    with torch.no_grad():
+        quantizer.upper.fill_(n / 2)  # one level per unit again
+        k = torch.arange(n, dtype=torch.float32)
+        at_tie = quantizer(k + 0.5 - n / 2)
+        above = quantizer(k + 0.5 - n / 2 + 1e-3)
+        far = quantizer(torch.tensor([-1e30, -float(n), float(n), 1e30]))
+    torch.testing.assert_close(at_tie, (2 * k - n) / n, rtol=0, atol=0)
+    torch.testing.assert_close(above, (2 * k + 2 - n) / n, rtol=0, atol=0)
+    assert far.tolist() == [-1.0, -1.0, 1.0, 1.0]
+    x = torch.linspace(-1.2 * n, 1.2 * n, 1001)
+    torch.testing.assert_close(quantizer.soft(x), quantizer.hard(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", BITS)
 def test_weight_values_follow_the_formula(bits: int) -> None:
     weight = np.random.default_rng(2).normal(0.1, 0.4, (8, 4, 3, 3)).astype(np.float32)
     quantizer = DAQWeightQuantizer(bits).eval()

@@ -1,5 +1,5 @@
-/* libFuzzer harness: opens a file and, where the loader accepts it and it is small, runs it on every instruction set and
- * checks what the loader promised: every value within its claimed range, equal outputs for any kernels, threads and
+/* libFuzzer harness: opens a file and, where the loader accepts it and it is small, runs it on every instruction set
+ * and checks what the loader promised: every value within its claimed range, equal outputs for any kernels, threads and
  * rubbish in the arena, and no byte written beside arena and outputs (AddressSanitizer watches the heap). */
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,9 +124,10 @@ static void run(const qxr_model *model, const ends *e, uint32_t threads, uint8_t
     const size_t size = qxr_arena_size(model, threads);
     qxr_host host = {threads, threads > 1 ? backwards : NULL, NULL, check_values, (void *)(uintptr_t)model};
     uint8_t *block = aligned_alloc(64, (size + 2 * GUARD + 63) / 64 * 64), *arena = block + GUARD;
+    qxr_status status;
     memset(block, rubbish, size + 2 * GUARD);
-    require(qxr_run(model, arena, size, (const uint8_t *const *)e->inputs, (int32_t *const *)e->outputs, &host) == QXR_OK,
-            "an accepted model runs");
+    status = qxr_run(model, arena, size, (const uint8_t *const *)e->inputs, (int32_t *const *)e->outputs, &host);
+    require(status == QXR_OK, "an accepted model runs");
     for (uint32_t i = 0; i < GUARD; i++)
         require(block[i] == rubbish && arena[size + i] == rubbish, "nothing beside the arena is written");
     free(block);

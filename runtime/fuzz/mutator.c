@@ -1,5 +1,5 @@
-/* The mutator: one to four changes to the records, constants or graph of a packed file, then some repairs. Without the right
- * checksum no change would get past the first check. */
+/* The mutator: one to four changes to the records, constants or graph of a packed file, then some repairs. Without the
+ * right checksum no change would get past the first check. */
 #include <string.h>
 
 #include "pieces.h"
@@ -19,9 +19,9 @@ static uint32_t below(uint32_t *state, uint32_t limit) { return limit ? next(sta
 
 static uint32_t interesting(uint32_t *state, uint32_t old)
 {
-    static const uint32_t edges[] = {0,     7,      8,       15,         16,         31,         32,         63,        64,
-                                     127,   128,    255,     256,        257,        0x7FFF,     0x8000,     0xFFFF,    0x10000,
-                                     65534, 1 << 20, 1 << 29, 1 << 30, 0x7FFFFFFF, 0x80000000, 0x80000001, 0xFFFFFFFF};
+    static const uint32_t edges[] = {0,      7,      8,      15,      16,      31,      32,      63,         64,
+                                     127,    128,    255,    256,     257,     0x7FFF,  0x8000,  65534,      0xFFFF,
+                                     0x10000, 1 << 29, 1 << 30, 0x7FFFFFFF, 0x80000000, 0x80000001, 0xFFFFFFFF};
     switch (below(state, 6)) {
     case 0:
         return edges[below(state, sizeof edges / sizeof *edges)];
@@ -55,9 +55,11 @@ static void change_op(uint32_t *state, pieces *p, uint32_t k)
                   {24, 2}, {26, 2}, {28, 2}, {30, 2}, {32, 2}, {34, 2}, {36, 2}, {38, 2}, {40, 4}, {44, 4}};
     const uint32_t i = below(state, sizeof fields / sizeof *fields);
     uint8_t *op = (uint8_t *)&p->ops[k];
+    const uint8_t *other;
     switch (below(state, 4)) {
     case 0: /* the same field of another operator */
-        memcpy(op + fields[i].offset, (uint8_t *)&p->ops[below(state, p->op_count)] + fields[i].offset, fields[i].width);
+        other = (const uint8_t *)&p->ops[below(state, p->op_count)];
+        memcpy(op + fields[i].offset, other + fields[i].offset, fields[i].width);
         break;
     case 1: /* geometry of a plausible size */
         p->ops[k].window[below(state, 2)] = (uint16_t)(1 + below(state, 4));
@@ -97,7 +99,7 @@ static void change_blob(uint32_t *state, pieces *p, blob b)
     change_number(state, p->pool + b.offset + (below(state, 4) ? at / width * width : at), width);
 }
 
-/* One more operator at the end: a copy of another, reading what that read or any tensor, and an output of the network. */
+/* One more operator at the end, an output of the network: a copy of another, reading what that read or any tensor. */
 static void append_op(uint32_t *state, pieces *p)
 {
     const uint32_t from = below(state, p->op_count), k = p->op_count, t = p->tensor_count;

@@ -6,7 +6,10 @@
 
 static uint32_t rounded(uint32_t size) { return (size + QXR_ALIGN - 1u) / QXR_ALIGN * QXR_ALIGN; }
 
-static int lies_inside(uint32_t offset, uint64_t bytes, size_t size) { return offset <= size && bytes <= size - offset; }
+static int lies_inside(uint32_t offset, uint64_t bytes, size_t size)
+{
+    return offset <= size && bytes <= size - offset;
+}
 
 void seal(uint8_t *data, size_t size)
 {

@@ -25,7 +25,7 @@ typedef struct pieces {
 /* Takes a file apart; 0 where its sections lie outside it or are too large for the mutator. */
 int pieces_parse(pieces *p, const uint8_t *data, size_t size);
 
-/* Puts it together again with right counts, offsets, sizes and checksum. Returns the size; 0 where `room` is too small. */
+/* Puts it together again with right counts, offsets, sizes and checksum. Returns the size; 0 without enough room. */
 size_t pieces_emit(const pieces *p, uint8_t *data, size_t room);
 
 /* A new blob: `size` bytes, zero at first; size 0 where the pool is full. */
@@ -34,7 +34,8 @@ blob pieces_new(pieces *p, uint32_t size);
 /* Puts the right checksum into a file of at least 64 bytes. */
 void seal(uint8_t *data, size_t size);
 
-/* Makes a refused file more like a valid one, guided by the status and the tensor it was refused for. Returns 0 where it cannot. */
+/* Makes a refused file more like a valid one, guided by the status and the tensor it was refused for. Returns 0
+ * where it cannot. */
 int pieces_repair(pieces *p, qxr_status status, uint32_t at);
 
 /* The bytes of constants an operator asks for; 0 where they are more than 64 KiB. */

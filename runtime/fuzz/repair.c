@@ -37,7 +37,8 @@ uint32_t constants_wanted(const pieces *p, uint32_t op)
         const uint64_t classes = (uint64_t)(uint8_t)o->first * (uint8_t)o->second;
         size = 4u * classes * in->extent[0] + in->extent[1] + in->extent[2];
     } else if (o->opcode == QXR_THRESHOLD) {
-        size = 4u * n * rows + (o->flags & QXR_LEVEL_TABLE ? 4u * (n + 1u) : 0u) + (o->flags & QXR_SIGNS ? (rows + 7u) / 8u : 0u);
+        size = 4u * n * rows + (o->flags & QXR_LEVEL_TABLE ? 4u * (n + 1u) : 0u);
+        size += o->flags & QXR_SIGNS ? (rows + 7u) / 8u : 0u;
     } else if (o->opcode == QXR_RESCALE) {
         size = 12u * rows;
     } else if (o->opcode == QXR_SUM_POOL && (o->flags & QXR_FACTORS)) {
@@ -92,7 +93,8 @@ static void set_extents(pieces *p, uint32_t op)
             out->extent[axis] = window_extent(o, axis - 1, in->extent[axis]);
         if (o->opcode == QXR_PAD && p->constants[op].size == 24)
             out->extent[axis] += numbers[axis] + numbers[3 + axis];
-        if (o->opcode == QXR_SLICE && p->constants[op].size == 24 && numbers[3 + axis] > 0 && numbers[axis] < in->extent[axis])
+        if (o->opcode == QXR_SLICE && p->constants[op].size == 24 && numbers[3 + axis] > 0 &&
+            numbers[axis] < in->extent[axis])
             out->extent[axis] = (in->extent[axis] - 1u - numbers[axis]) / numbers[3 + axis] + 1u;
         if (o->opcode == QXR_TRANSPOSE)
             out->extent[axis] = in->extent[(o->parameter >> 2 * axis & 3u) % 3u];
@@ -125,7 +127,8 @@ static void set_arena(pieces *p)
     uint64_t end = 0;
     for (uint32_t t = 0; t < p->tensor_count; t++) {
         qxr_tensor *tensor = &p->tensors[t];
-        const uint64_t elements = (uint64_t)(tensor->extent[0] & 0xFFFF) * (tensor->extent[1] & 0xFFFF) * (tensor->extent[2] & 0xFFFF);
+        const uint64_t pixels = (uint64_t)(tensor->extent[1] & 0xFFFF) * (tensor->extent[2] & 0xFFFF);
+        const uint64_t elements = (tensor->extent[0] & 0xFFFF) * pixels;
         tensor->arena_offset = qxr_storage(tensor) == QXR_VIRTUAL ? QXR_NONE32 : (uint32_t)end;
         end += (elements * qxr_element_bytes(tensor) + 15u) / 16u * 16u;
     }

@@ -1,4 +1,4 @@
-/* The loader: what qxr_open proves, one family of rules a file. Each function may rely on the rules of those called before it. */
+/* The loader: what qxr_open proves, one family of rules a file. Each function may rely on those called before it. */
 #ifndef QXR_CHECK_H
 #define QXR_CHECK_H
 
@@ -25,7 +25,8 @@ typedef struct qxr_node {
     uint32_t index;
 } qxr_node;
 
-/* Range claimed for a tensor, lo .. hi, and for its channels: exact, or in steps from lo on, or (all pointers null) the same. */
+/* Range claimed for a tensor, lo .. hi, and for its channels: exact, or in steps from lo on, or (all pointers
+ * null) the same. */
 typedef struct qxr_claim {
     const int32_t *exact_lo, *exact_hi;
     const uint8_t *low, *high;
@@ -67,7 +68,8 @@ qxr_status qxr_check_reads(qxr_check *c, const qxr_node *node);
 qxr_status qxr_check_outputs(const qxr_check *c);
 qxr_status qxr_check_arena(qxr_check *c);
 
-/* check_shapes.c: the extents of the result; the fewest and most taps of a pool's windows inside the input, times factors (or null). */
+/* check_shapes.c: the extents of the result; the fewest and most taps of a pool's windows inside the input, times
+ * factors (or null). */
 qxr_range qxr_taps_inside(const qxr_node *node, uint32_t axis, const int32_t *factors);
 qxr_status qxr_check_shape(qxr_check *c, const qxr_node *node);
 

@@ -64,7 +64,8 @@ static void add_weights(sums *s, const int32_t *weights, uint32_t count)
     }
 }
 
-/* The products of all weights with the one range. Weights of more than 2^31 together leave 32 bits with any value but 0. */
+/* The products of all weights with the one range. Weights of more than 2^31 together leave 32 bits with any value but
+ * zero. */
 static qxr_status multiply_sums(sums *s, const qxr_claim *in)
 {
     const int64_t limit = (int64_t)1 << 31, lo = in->lo < 0 ? in->lo : 0, hi = in->hi > 0 ? in->hi : 0;

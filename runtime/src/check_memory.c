@@ -114,7 +114,9 @@ static int may_overwrite(const qxr_check *c, uint32_t op_index, uint32_t under)
     for (uint32_t axis = 0; axis < 3; axis++)
         if (t->extent[axis] != over->extent[axis])
             return 0;
-    if (t->arena_offset != over->arena_offset || qxr_element_bytes(t) != qxr_element_bytes(over) || t->last_use > op_index)
+    if (t->arena_offset != over->arena_offset || qxr_element_bytes(t) != qxr_element_bytes(over))
+        return 0;
+    if (t->last_use > op_index)
         return 0;
     if (under >= c->header->input_count + c->group_first) /* made in this group, so its first operator cannot read it */
         return 1;

@@ -1,6 +1,7 @@
 #include "check.h"
 
-enum { WINDOW = 1, PARAMETER = 2, GROUPS = 4, COUNT = 8, NUMBERS = 16, ELEMENTWISE = 32 }; /* NUMBERS: first and second */
+/* NUMBERS: first and second. */
+enum { WINDOW = 1, PARAMETER = 2, GROUPS = 4, COUNT = 8, NUMBERS = 16, ELEMENTWISE = 32 };
 
 /* What each opcode uses of its record. */
 static const struct {
@@ -26,8 +27,9 @@ int qxr_is_elementwise(const qxr_op *op) { return (rules[op->opcode].uses & ELEM
 
 static int window_is_zero(const qxr_op *op)
 {
-    const uint32_t sizes = op->window[0] | op->window[1] | op->stride[0] | op->stride[1] | op->dilation[0] | op->dilation[1];
-    return (sizes | op->padding[0] | op->padding[1] | op->padding[2] | op->padding[3]) == 0;
+    const uint32_t taps = op->window[0] | op->window[1] | op->dilation[0] | op->dilation[1];
+    const uint32_t strides = op->stride[0] | op->stride[1];
+    return (taps | strides | op->padding[0] | op->padding[1] | op->padding[2] | op->padding[3]) == 0;
 }
 
 static int unused_is_zero(const qxr_op *op)

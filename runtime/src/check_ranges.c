@@ -1,4 +1,4 @@
-/* The range of every result, recomputed per channel from the claims for the inputs, lies within the claim for the result. */
+/* The range of every result, recomputed per channel from the claims for the inputs, lies within the claim for it. */
 #include "check.h"
 
 static qxr_range claimed(const qxr_check *c, const qxr_tensor *t, uint32_t channel)
@@ -87,7 +87,7 @@ static qxr_range rescale_range(const qxr_node *node, uint32_t channel, qxr_range
     return ordered(clamp(a, op->first, op->second), clamp(b, op->first, op->second));
 }
 
-/* How often an input may count in a sum. A count above 2^32 serves like 2^32: nothing but zeros stays in 32 bits then. */
+/* How often an input may count in a sum. A count above 2^32 serves like 2^32: only zeros stay in 32 bits then. */
 static qxr_range counts_of(const qxr_node *node)
 {
     const int32_t *rows = node->op->flags & QXR_FACTORS ? (const int32_t *)(const void *)node->constants : NULL;
@@ -104,7 +104,8 @@ static qxr_range counts_of(const qxr_node *node)
 
 static qxr_range sum_range(qxr_range counts, qxr_range in)
 {
-    const qxr_range sum = {ordered(in.lo * counts.lo, in.lo * counts.hi).lo, ordered(in.hi * counts.lo, in.hi * counts.hi).hi};
+    const qxr_range sum = {ordered(in.lo * counts.lo, in.lo * counts.hi).lo,
+                           ordered(in.hi * counts.lo, in.hi * counts.hi).hi};
     return sum;
 }
 

@@ -115,7 +115,9 @@ static int transpose_fits(const qxr_node *node)
     uint32_t axes = node->op->parameter, seen = 0;
     for (uint32_t axis = 0; axis < 3; axis++, axes >>= 2) {
         const uint32_t from = axes & 3u;
-        if (from > 2 || (axis >= qxr_rank(node->out) && from != axis) || node->in[0]->extent[from] != node->out->extent[axis])
+        if (from > 2 || (axis >= qxr_rank(node->out) && from != axis))
+            return 0;
+        if (node->in[0]->extent[from] != node->out->extent[axis])
             return 0;
         seen |= 1u << from;
     }

@@ -18,7 +18,8 @@ static uint32_t checksum(const uint8_t *bytes, uint32_t size)
 {
     static const uint8_t zero[4] = {0, 0, 0, 0};
     const uint32_t head = qxr_crc32(0, bytes, offsetof(qxr_header, crc));
-    return qxr_crc32(qxr_crc32(head, zero, 4), bytes + offsetof(qxr_header, features), size - offsetof(qxr_header, features));
+    const size_t rest = offsetof(qxr_header, features);
+    return qxr_crc32(qxr_crc32(head, zero, 4), bytes + rest, size - rest);
 }
 
 /* That this is an undamaged file of a known version. */

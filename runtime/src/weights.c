@@ -36,7 +36,8 @@ static void base3_codes(const uint8_t *row, uint64_t first, uint32_t count, int3
     }
 }
 
-static void packed_codes(const uint8_t *row, uint32_t bits, uint64_t first, uint32_t count, int32_t is_signed, int32_t *codes)
+static void packed_codes(const uint8_t *row, uint32_t bits, uint64_t first, uint32_t count, int is_signed,
+                         int32_t *codes)
 {
     const uint64_t start = first * bits;
     const uint8_t *next = row + start / 8u;

@@ -210,3 +210,27 @@ def test_a_checkpoint_without_description_has_its_networks_own(tmp_path: Path) -
     torch.save(content, file)
     checkpoint = load_checkpoint(file)
     assert checkpoint.detector == checkpoint.model.detector
+
+
+@pytest.mark.parametrize("name", ["onnx", "qpk"])
+def test_run_shows_objects(name: str, artifact: Artifact, scenes: Path, tmp_path: Path) -> None:
+    def run(*arguments: object) -> str:
+        result = CliRunner(env={"COLUMNS": "120"}).invoke(main, ["run", *map(str, arguments)])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    found = json.loads(run(artifact.files[name], "--input", scenes, "--top", 3, "--json"))
+    assert len(found) == N_IMAGES and max(map(len, found)) == 3
+    best = found[0][0]
+    assert best["name"] == "abc"[best["index"]] and 0 < best["score"] <= 1
+    assert all(0 <= corner <= SIZE for corner in best["box"])
+    assert best["score"] == max(one["score"] for one in found[0])
+    lines = run(artifact.files[name], "--input", scenes, "--top", 1).splitlines()
+    assert len(lines) == N_IMAGES and f"{best['name']} {best['score']:.2f} at {best['box'][0]:.1f}," in lines[0]
+    np.save(tmp_path / "one.npy", np.load(scenes)["images"][0])
+    assert "probability" in run(artifact.files[name], "--input", tmp_path / "one.npy")
+
+
+def test_run_wants_the_network_not_its_post_process(artifact: Artifact, scenes: Path) -> None:
+    result = CliRunner().invoke(main, ["run", str(artifact.files["post"]), "--input", str(scenes)])
+    assert result.exit_code == 1 and "takes heads, not images" in result.output

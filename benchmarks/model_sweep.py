@@ -3,7 +3,7 @@
     python benchmarks/model_sweep.py                        # small inputs, the table of docs/models.md
     python benchmarks/model_sweep.py resnet50 --full --pair qn-w2a2   # one architecture at full size, time and memory
 
-Every number is counted, none is timed by the clock of a loaded machine but the last two columns.
+Times are CPU time of the process, all threads together: the wall clock of one idle core, whatever else runs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Result:
         proven: (channel, integer) pairs whose code is proven.
         megabytes: of model.onnx.
         differing: tensors that ONNX Runtime computes otherwise than the reference.
-        seconds: of conversion, and of the comparison.
+        seconds: CPU time of conversion, and of the comparison.
     """
 
     layers: int
@@ -65,9 +65,9 @@ def run(name: str, pair: str, *, full: bool) -> Result:
         save_native(checkpoint, model, arch=arch, arguments=arguments, input_shape=shape, mean=data.mean, std=data.std)
         del model
         images = random_images(shape, CALIBRATION_IMAGES).numpy()
-        started = time.perf_counter()
+        started = time.process_time()
         artifact = convert(checkpoint, Path(folder) / "out", calibration_data=images)
-        converted = time.perf_counter()
+        converted = time.process_time()
         graph = artifact.built.graph
         loaded = onnx.load(artifact.files["onnx"])
         differing = 0
@@ -75,7 +75,7 @@ def run(name: str, pair: str, *, full: bool) -> Result:
             expected = interpret(graph, {"image": image[None]}, keep="*").tensors
             found = run_all_tensors(loaded, {"image": image[None]})
             differing += sum(not np.array_equal(found[n.name], expected[n.name]) for n in graph.nodes)
-        compared = time.perf_counter()
+        compared = time.process_time()
         return Result(
             layers=sum(n.op.kind in ("conv2d", "linear") for n in graph.nodes),
             tensors=len(graph.nodes),

@@ -63,7 +63,7 @@ SMALL_INPUTS: dict[str, SmallInput] = {
     "resnet50": SmallInput((3, 64, 64), {"num_classes": 10, "widths": (16, 32, 64, 128)}),
     "resnet56": SmallInput((3, 16, 16), {}),
     "ssd300_vgg16": SmallInput((3, 80, 80), {"num_classes": 2, "extras": 2, "image_size": 80}),
-    "ssd_small": SmallInput((1, 32, 32), {"image_size": (32, 32)}),
+    "ssd_small": SmallInput((1, 32, 32), {"image_size": 32}),
     "vgg16": SmallInput((3, 32, 32), {"num_classes": 10, "pooled": 1, "hidden": 64}),
     "vgg_small": SmallInput((3, 16, 16), {"size": 16}),
 }

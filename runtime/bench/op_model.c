@@ -86,7 +86,7 @@ static void fill_constants(const qxr_op_row *row, uint8_t *at, uint32_t *state)
             ((uint8_t *)next)[i] = (uint8_t)next_random(state);
     } else if (row->opcode == QXR_RESCALE) {
         for (uint32_t i = 0; i < width; i++)
-            ((int64_t *)(void *)at)[i] = (int64_t)some_value(state) << 10;
+            ((int64_t *)(void *)at)[i] = (int64_t)some_value(state) * 1024;
         for (uint32_t i = 0; i < width; i++)
             ((int32_t *)(void *)(at + 8u * width))[i] = some_value(state);
     } else if (row->opcode == QXR_BORDER_BIAS) {

@@ -32,9 +32,6 @@ from qexport.session import available_isas, is_packed
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
-REFUSED = {"detector-heads-five-axes"}
-"""Networks with a tensor of more than three axes, which the packed format has not."""
-
 BATCHES = (1, 3, 16)
 
 
@@ -57,7 +54,7 @@ def check_equal(graph: Graph, x: NDArray[np.uint8], meta: Mapping[str, str]) -> 
                     assert np.array_equal(array, expected[name][:batch]), f"{name}, {isa}, {threads}, {batch} images"
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in REFUSED])
+@pytest.mark.parametrize("name", CASES)
 def test_every_layer_equals_the_reference(name: str) -> None:
     """test_network_matrix.py of the ONNX backend holds model.onnx against the same reference on the same networks."""
     low, x = lowered_case(name)

@@ -15,9 +15,6 @@ from networks import CASES
 from operator_graphs import OPERATOR_GRAPHS, operator_graph
 from runtime_program import BUILDS, RUNTIME, configure_and_build, record, replay, run
 
-TOO_MANY_AXES = {"detector-heads-five-axes"}
-"""Networks with a tensor of more than three axes, which the packed format has not."""
-
 MOST_SCALAR_BYTES = 40 * 1024
 
 recorded_network = functools.cache(lambda name: record(*_network(name)))
@@ -50,7 +47,7 @@ def built(request: pytest.FixtureRequest, build: Callable[[str], Path]) -> Path:
     return build(request.param)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in TOO_MANY_AXES])
+@pytest.mark.parametrize("name", CASES)
 def test_networks(built: Path, name: str, tmp_path: Path) -> None:
     done = replay(built, *recorded_network(name), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

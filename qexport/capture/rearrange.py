@@ -1,0 +1,90 @@
+"""Chains of slices, reshapes and transposes, made short: users write what reads well, devices pay for each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+from qexport.ir import Graph, Node, prune
+from qexport.ops import Reshape, Slice, Transpose
+
+FEW_AXES = 3
+"""Transposes of more axes are restated with blocks of neighbours: C runtimes have channels, rows and columns."""
+
+
+def shorten(graph: Graph) -> Graph:
+    """The same graph with chains of value-moving nodes composed.
+
+    A slice of a slice is one slice, a reshape of a reshape one reshape (none where it restores the shape), and a
+    transpose of more than three axes moves blocks of axes that stay together. Names of nodes that remain are kept.
+
+    Args:
+        graph: verified graph, real or integer.
+    """
+    short = Graph(dict(graph.inputs), types=dict(graph.inputs))
+    renamed: dict[str, str] = {}
+    for node in graph.nodes:
+        inputs = tuple(renamed.get(tensor, tensor) for tensor in node.inputs)
+        rewrite = _REWRITES.get(type(node.op))
+        renamed[node.name] = (
+            rewrite(short, Node(node.name, node.op, inputs, node.source))
+            if rewrite
+            else short.add(node.name, node.op, *inputs, source=node.source)
+        )
+    short.outputs = [renamed.get(tensor, tensor) for tensor in graph.outputs]
+    return prune(short)
+
+
+def _producer(graph: Graph, tensor: str) -> Node | None:
+    return None if tensor in graph.inputs else graph.node(tensor)
+
+
+def _slice(graph: Graph, node: Node) -> str:
+    """Element i of a slice of a slice is element start + step * (start' + step' * i) of its input."""
+    (x,) = node.inputs
+    before = _producer(graph, x)
+    op = node.op
+    assert isinstance(op, Slice)
+    if before is not None and isinstance(before.op, Slice):
+        pairs = zip(before.op.ranges, op.ranges, strict=True)
+        taken = [range(*outer)[slice(*inner)] for outer, inner in pairs]
+        op = Slice(tuple((r[0], r[-1] + 1, r.step) for r in taken))
+        (x,) = before.inputs
+    return graph.add(node.name, op, x, source=node.source)
+
+
+def _reshape(graph: Graph, node: Node) -> str:
+    (x,) = node.inputs
+    before = _producer(graph, x)
+    assert isinstance(node.op, Reshape)
+    if before is not None and isinstance(before.op, Reshape):
+        (x,) = before.inputs
+    source = graph.types[x].shape
+    return x if source == node.op.shape else graph.add(node.name, Reshape(source, node.op.shape), x, source=node.source)
+
+
+def _transpose(graph: Graph, node: Node) -> str:
+    """With more than three axes: reshape to blocks of axes, transpose the blocks, reshape to what was asked for."""
+    (x,) = node.inputs
+    op = node.op
+    assert isinstance(op, Transpose)
+    if len(op.axes) <= FEW_AXES:
+        return graph.add(node.name, op, x, source=node.source)
+    blocks = [[op.axes[0]]]
+    for axis, following in pairwise(op.axes):
+        if following == axis + 1:
+            blocks[-1].append(following)
+        else:
+            blocks.append([following])
+    order = sorted(range(len(blocks)), key=lambda i: blocks[i][0])
+    merged = tuple(math.prod(op.source[axis] for axis in blocks[i]) for i in order)
+    axes = tuple(order.index(i) for i in range(len(blocks)))
+    name = graph.unique(f"{node.name}.blocks")
+    x = _reshape(graph, Node(name, Reshape(op.source, merged), (x,), node.source))
+    x = graph.add(graph.unique(f"{node.name}.moved"), Transpose(merged, axes), x, source=node.source)
+    shape = tuple(op.source[axis] for axis in op.axes)
+    return _reshape(graph, Node(node.name, Reshape(graph.types[x].shape, shape), (x,), node.source))
+
+
+_REWRITES: dict[type, Callable[[Graph, Node], str]] = {Slice: _slice, Reshape: _reshape, Transpose: _transpose}

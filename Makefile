@@ -12,9 +12,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Convert the committed 2-bit digits network, then compare it with its checkpoint on digits it was not trained on.
 demo: $(VENV)/.installed-demo
-	$(BIN)/qexport convert $(CHECKPOINT) --bits 2 --format onnx,onnx-qdq -o out
+	$(BIN)/qexport convert $(CHECKPOINT) --bits 2 --format onnx,onnx-qdq,qpk -o out
 	$(BIN)/python -m qexport.models.digits_data out/digits_test.npz
-	$(BIN)/qexport validate out/model.onnx --checkpoint $(CHECKPOINT) --data out/digits_test.npz --max-drop 0.5
+	$(BIN)/qexport validate out/model.onnx out/model.qpk --checkpoint $(CHECKPOINT) --data out/digits_test.npz --max-drop 0.5
 
 test: $(VENV)/.installed-test
 	$(BIN)/pytest -q -m "not slow"

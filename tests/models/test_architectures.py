@@ -36,7 +36,18 @@ def image_of(name: str, n: int) -> torch.Tensor:
     return torch.randn(n, 1, 8, 8) if name == "qn-digits" else torch.randn(n, 3, size, size)
 
 
-@pytest.mark.parametrize(("name", "arguments"), SETTINGS, ids=str)
+DEEP = ("mobilenet", "resnet50")
+"""Networks of so many operators that their export takes long."""
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        pytest.param(name, arguments, marks=[pytest.mark.slow] if any(part in name for part in DEEP) else [])
+        for name, arguments in SETTINGS
+    ],
+    ids=str,
+)
 def test_trains_and_exports_with_dynamic_batch(name: str, arguments: dict[str, object]) -> None:
     torch.manual_seed(0)
     model = build(name, **arguments)

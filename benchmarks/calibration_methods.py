@@ -2,7 +2,7 @@
 
 Run from the project's root, QEXPORT_TEST_DATA as for the tests:
 
-    python benchmarks/calibration_methods.py methods [--checkpoint NAME] [--bits 8,6,4] [--images 256] [--jpeg 2000]
+    python benchmarks/calibration_methods.py methods [--checkpoint NAME] [--bits 8,6,4] [--images 256]
     python benchmarks/calibration_methods.py streams
 
 Half an hour and five minutes on one core. OPENBLAS_NUM_THREADS=1 is faster on a busy machine, where threads that wait
@@ -60,14 +60,10 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A captured checkpoint, and the float logits of its frozen form on both test sets.
-
-    Attributes:
-        logits: on test.npz those of the original code, on test_jpeg those of the frozen network; [N, 10] each.
-    """
+    """A captured checkpoint, and the float logits [509, 10] of its original code on test.npz."""
 
     captured: Captured
-    logits: tuple[Floats, Floats]
+    logits: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +76,11 @@ class Choice:
     bits_of: dict[str, int]
 
 
-def load(data: Path, name: str, settings: dict[str, Any], jpeg: Dataset) -> Network:
+def load(data: Path, name: str, settings: dict[str, Any]) -> Network:
     checkpoint = load_checkpoint(data / "checkpoints" / f"{name}.pth", **settings)
     module = freeze(checkpoint.model, torch.zeros(2, *SHAPE)).module
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    with torch.no_grad():
-        on_jpeg = [module((torch.from_numpy(b).float() / 255 - mean) / std).numpy() for b in jpeg.batches(BATCH)]
     golden = np.load(data / "checkpoints" / f"{name}.logits.npy")
-    return Network(capture(module, SHAPE, MEAN, STD), (golden, np.concatenate(on_jpeg)))
+    return Network(capture(module, SHAPE, MEAN, STD), golden)
 
 
 class Everything(Histogram):
@@ -127,15 +120,12 @@ def choices(captured: Captured, pixels: NDArray[np.uint8], widths: list[int]) ->
         yield Choice("no images", calibrate(captured, bits=bits).ranges, bits, {})
 
 
-def logits(lowered: Lowered, datasets: tuple[Dataset, Dataset]) -> list[Floats]:
-    """What the integer network computes under ONNX Runtime, [N, 10] for each data set."""
+def logits(lowered: Lowered, dataset: Dataset) -> Floats:
+    """What the integer network computes under ONNX Runtime, [N, 10]."""
     # One thread: with several, those that wait for each other spin.
     session = open_session(to_onnx(lowered.graph, metadata={}), threads=1)
-    scale = float(lowered.outputs[0].scale)
-    return [
-        np.concatenate([next(iter(run_session(session, {"image": b}).values())) * scale for b in d.batches(BATCH)])
-        for d in datasets
-    ]
+    found = [next(iter(run_session(session, {"image": batch}).values())) for batch in dataset.batches(BATCH)]
+    return np.concatenate(found) * float(lowered.outputs[0].scale)
 
 
 def widths_of(lowered: Lowered) -> str:
@@ -151,45 +141,39 @@ def decibels(found: Floats, wanted: Floats) -> str:
     return f"{10 * np.log10(np.square(wanted, dtype=np.float64).sum() / np.square(found - wanted).sum()):.1f}"
 
 
-def methods_table(
-    data: Path, pixels: NDArray[np.uint8], datasets: tuple[Dataset, Dataset], widths: list[int], only: str | None
-) -> None:
-    """Every method on every weight-only checkpoint, against the float network."""
-    labels = [d.labels for d in datasets]
-    print("| checkpoint | bits | method | top-1 | agreement | SQNR | JPEG top-1 | JPEG agreement | JPEG SQNR |")
-    print("|---|---|---|---|---|---|---|---|---|")
+def methods_table(data: Path, pixels: NDArray[np.uint8], test: Dataset, widths: list[int], only: str | None) -> None:
+    """Every method on every weight-only checkpoint, against the float logits of the original code."""
+    print("| checkpoint | bits | method | top-1 | agreement | SQNR |")
+    print("|---|---|---|---|---|---|")
     for name, settings in WEIGHT_ONLY.items():
         if only is not None and name != only:
             continue
-        network = load(data, name, settings, datasets[1])
-        hits = [percent(g.argmax(1) == y) for g, y in zip(network.logits, labels, strict=True)]
-        print(f"| {name} | float | - | {hits[0]} | | | {hits[1]} | | |", flush=True)
+        network = load(data, name, settings)
+        golden = network.logits.argmax(1)
+        print(f"| {name} | float | - | {percent(golden == test.labels)} | | |", flush=True)
         for choice in choices(network.captured, pixels, widths):
             options = LayerOptions(None, choice.bits, choice.ranges, choice.bits_of)
-            found = logits(lower(quantize_layers(network.captured.graph, options)), datasets)
-            cells = [
-                f"{percent(f.argmax(1) == y)} | {percent(f.argmax(1) == g.argmax(1))} | {decibels(f, g)}"
-                for f, g, y in zip(found, network.logits, labels, strict=True)
-            ]
-            print(f"| {name} | {choice.bits} | {choice.name} | {' | '.join(cells)} |", flush=True)
+            found = logits(lower(quantize_layers(network.captured.graph, options)), test)
+            top1, same = percent(found.argmax(1) == test.labels), percent(found.argmax(1) == golden)
+            row = f"{top1} | {same} | {decibels(found, network.logits)}"
+            print(f"| {name} | {choice.bits} | {choice.name} | {row} |", flush=True)
 
 
-def streams_table(data: Path, pixels: NDArray[np.uint8], datasets: tuple[Dataset, Dataset]) -> None:
+def streams_table(data: Path, pixels: NDArray[np.uint8], test: Dataset, jpeg: Dataset) -> None:
     """32-bit against 16-bit residual streams on networks with trained activations, edges as wide as int32 allows."""
     print("| checkpoint | fixed point | top-1 % | agreement % | JPEG top-1 % | JPEG predictions equal to 32 bits % |")
     print("|---|---|---|---|---|---|")
     for name, settings in QUANTIZED.items():
-        network = load(data, name, settings, datasets[1])
+        network = load(data, name, settings)
         real = quantize_layers(network.captured.graph, LayerOptions(edge_bits=None))
         reference: NDArray[np.int64] | None = None
         measured = calibrate(network.captured, pixels, streams=True)
         for calibration in (Calibration({}, {}, 8), measured):
             lowered = lower(real, calibration.streams)
-            found, on_jpeg = (values.argmax(1) for values in logits(lowered, datasets))
+            found, on_jpeg = logits(lowered, test).argmax(1), logits(lowered, jpeg).argmax(1)
             reference = on_jpeg if reference is None else reference
-            labels = datasets[1].labels
-            hits = (found == datasets[0].labels, found == network.logits[0].argmax(1))
-            hits += (on_jpeg == labels, on_jpeg == reference)
+            labels = jpeg.labels
+            hits = (found == test.labels, found == network.logits.argmax(1), on_jpeg == labels, on_jpeg == reference)
             print(f"| {name} | {widths_of(lowered)} | {' | '.join(map(percent, hits))} |", flush=True)
             lost, gained = (reference == labels) & ~hits[2], (reference != labels) & hits[2]
             print(f"| | | | | {lost.sum()} lost, {gained.sum()} gained | |", flush=True)
@@ -201,17 +185,15 @@ def main() -> None:
     parser.add_argument("--checkpoint", choices=tuple(WEIGHT_ONLY), help="one of them only")
     parser.add_argument("--bits", default="8,6,4", help="activation bits, comma-separated")
     parser.add_argument("--images", type=int, default=256, help="calibration images")
-    parser.add_argument("--jpeg", type=int, default=2000, help="JPEG test images")
     options = parser.parse_args()
     root = Path(__file__).resolve().parents[1]
     data = Path(os.environ.get("QEXPORT_TEST_DATA", root.parent / "shared" / "data"))
     pixels = open_dataset(data / "cifar10" / "calibration.npz", SHAPE, limit=options.images).images()
-    jpeg = open_dataset(data / "cifar10" / "test_jpeg", SHAPE, limit=options.jpeg)
-    datasets = (open_dataset(data / "cifar10" / "test.npz", SHAPE), jpeg)
+    test = open_dataset(data / "cifar10" / "test.npz", SHAPE)
     if options.table == "methods":
-        methods_table(data, pixels, datasets, [int(bits) for bits in options.bits.split(",")], options.checkpoint)
+        methods_table(data, pixels, test, [int(bits) for bits in options.bits.split(",")], options.checkpoint)
     else:
-        streams_table(data, pixels, datasets)
+        streams_table(data, pixels, test, open_dataset(data / "cifar10" / "test_jpeg", SHAPE))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ The committed demo network, models/checkpoints/digits_w2a2.pt, is the output of
         --epochs 120 --temperature-step 1 --seed 1 --threads 2 -o models/checkpoints/digits_w2a2.pt
 
 Held-out accuracy varies by about a point with the seed and even with the number of threads, which decides the order of
-sums; seed 1 is a good one, not a typical one.
+sums; seed 1 is a good one, not a typical one. The other committed network and the recipes: docs/training.md.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import click
 import qexport
 from qexport.cli.calibrate import calibrate
 from qexport.cli.convert import convert
+from qexport.cli.embed import embed
 from qexport.cli.inspect import inspect
 from qexport.cli.models import models
 from qexport.cli.run import run
@@ -62,9 +63,10 @@ def main() -> None:
     """Turn a network trained with soft quantizers into verified integer inference.
 
     convert writes integer-only ONNX from a checkpoint, calibrate measures ranges for it on images, validate proves it
-    on data, inspect shows what a file holds, run classifies images with the result, models lists the architectures.
+    on data, inspect shows what a file holds, run classifies images with the result, embed writes it as C, models lists
+    the architectures.
     """
 
 
-for command in (calibrate, convert, validate, inspect, run, models):
+for command in (calibrate, convert, validate, inspect, run, embed, models):
     main.add_command(command)

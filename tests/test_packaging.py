@@ -37,6 +37,7 @@ LAYERS = (
     "calibration",
     "backends",
     "conversion",
+    "embed",
     "inspection",
     "validation",
     "cli",
@@ -53,7 +54,7 @@ RESTRICTED = {
     "onnxruntime": {"backends", "validation"},
     "rich": {"cli"},
     "matplotlib": {"validation"},
-    "jinja2": {"validation"},
+    "jinja2": {"embed", "validation"},
     "sklearn": {"models"},
 }
 

@@ -1,0 +1,75 @@
+"""The generated C computes what the reference computes: every operator, every network of the table."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from embedded_program import HERE, Target, build, expected_outputs, replay, run, write_network
+from loader_program import find_clang
+from lowering import lowered_case
+from networks import CASES
+from operator_graphs import OPERATOR_GRAPHS, operator_graph
+from packed_networks import GOLDEN
+
+from qexport.ir import Graph
+
+SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+QUICK = {"linear-stack", "two-outputs", "sign-zero-padding", "concat-prelu", "edges-8"}
+QUICK_OPERATORS = 8
+GCC = Target("gcc")
+
+
+def check(graph: Graph, feeds: dict[str, np.ndarray], folder: Path, target: Target = GCC) -> None:
+    """Compile with sanitizers and compare each output of each sample."""
+    values = write_network(graph, folder)
+    program = build(target, folder, ["model.c", HERE / "replay.c"], *SANITIZERS)
+    found = replay(target, program, [feeds[name] for name in graph.inputs], values["output_size"])
+    assert np.array_equal(found, expected_outputs(graph, feeds))
+
+
+def marked(names: list[str], quick: set[str]) -> list:
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", marked(list(CASES), QUICK))
+def test_networks(name: str, tmp_path: Path) -> None:
+    low, images = lowered_case(name, 1)
+    check(low.graph, {"image": images}, tmp_path)
+
+
+@pytest.mark.parametrize("name", marked(list(OPERATOR_GRAPHS), set(list(OPERATOR_GRAPHS)[::QUICK_OPERATORS])))
+def test_operators(name: str, tmp_path: Path) -> None:
+    graph, images = operator_graph(name)
+    check(graph, {next(iter(graph.inputs)): images}, tmp_path)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_every_operator_and_form_of_weights(name: str, tmp_path: Path) -> None:
+    """These four networks hold every operator, coding of weights, storage and kind of threshold."""
+    graph = GOLDEN[name]()
+    rng = np.random.default_rng(5)
+    check(graph, {n: rng.integers(0, 256, (3, *t.shape)) for n, t in graph.inputs.items()}, tmp_path)
+
+
+def test_clang_accepts_it(tmp_path: Path) -> None:
+    graph = GOLDEN["products"]()
+    feeds = {n: np.full((1, *t.shape), 200) for n, t in graph.inputs.items()}
+    check(graph, feeds, tmp_path, Target(find_clang() or pytest.skip("clang is not installed")))
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_no_writable_data_and_no_library(name: str, tmp_path: Path) -> None:
+    """Two threads can run it at once, from read-only memory; only memcpy and memset come from elsewhere."""
+    GCC.require()
+    nm = shutil.which("nm") or pytest.skip("nm is not installed")
+    write_network(GOLDEN[name](), tmp_path)
+    flags = ["-std=c99", "-Os", "-fno-builtin", "-fno-stack-protector", "-c"]
+    done = run(["gcc", *flags, tmp_path / "model.c", "-o", tmp_path / "model.o"])
+    assert done.returncode == 0, done.stderr.decode()
+    symbols = [line.split()[-2:] for line in run([nm, tmp_path / "model.o"]).stdout.decode().splitlines()]
+    assert {kind for kind, _ in symbols} <= {"T", "t", "r", "U"}
+    outside = {symbol for kind, symbol in symbols if kind == "U"}
+    assert outside <= {"memcpy", "memset", "_GLOBAL_OFFSET_TABLE_"}

@@ -228,7 +228,7 @@ DEFECTS = [
     ("surplus", r"surplus: layer2.0.extra\n"),
     ("shape", r"other shapes[\s\S]*bn1.weight float \[5\] for float \[4\]"),
     ("integer", r"kinds[\s\S]*conv2.weight integer \[4, 4, 3, 3\] for float"),
-    ("no fc", r"not those of a residual network[\s\S]*known architectures: daq-resnet"),
+    ("no fc", r"not those of a residual network[\s\S]*known architectures: daq-[\s\S]*qn-resnet20"),
     ("downsample", r"not those of a residual network[\s\S]*--model package.module:factory"),
     ("stem", r"stem's weight is no convolution's"),
     ("scales", r"quan0.scales: activation levels are no ascending integers"),

@@ -1,4 +1,4 @@
-"""Every architecture at every bit pair of the papers: seeded, converted, compared tensor by tensor with ONNX Runtime.
+"""Every architecture at every bit pair of the papers: seeded, converted, compared tensor by tensor with both runtimes.
 
     python benchmarks/model_sweep.py                        # small inputs, the table of docs/models.md
     python benchmarks/model_sweep.py resnet50 --full --pair qn-w2a2   # one architecture at full size, time and memory
@@ -28,6 +28,7 @@ from qexport.models.papers import PAIRS, SMALL_INPUTS
 from qexport.models.registry import architecture
 from qexport.models.seeded import random_images, seeded
 from qexport.reference import interpret
+from qexport.session import InferenceSession
 
 CALIBRATION_IMAGES, COMPARED_IMAGES = 8, 2
 
@@ -37,17 +38,17 @@ class Result:
     """One conversion.
 
     Attributes:
-        layers, tensors: convolutions and linear layers; integer tensors compared.
+        layers, tensors: convolutions and linear layers; integer tensors compared, in both runtimes.
         proven: (channel, integer) pairs whose code is proven.
-        megabytes: of model.onnx.
-        differing: tensors that ONNX Runtime computes otherwise than the reference.
+        megabytes: of model.onnx and of model.qpk.
+        differing: tensors that ONNX Runtime or the C runtime computes otherwise than the reference.
         seconds: CPU time of conversion, and of the comparison.
     """
 
     layers: int
     tensors: int
     proven: int
-    megabytes: float
+    megabytes: tuple[float, float]
     differing: int
     seconds: tuple[float, float]
 
@@ -66,21 +67,22 @@ def run(name: str, pair: str, *, full: bool) -> Result:
         del model
         images = random_images(shape, CALIBRATION_IMAGES).numpy()
         started = time.process_time()
-        artifact = convert(checkpoint, Path(folder) / "out", calibration_data=images)
+        artifact = convert(checkpoint, Path(folder) / "out", formats=("onnx", "qpk"), calibration_data=images)
         converted = time.process_time()
         graph = artifact.built.graph
-        loaded = onnx.load(artifact.files["onnx"])
+        loaded, packed = onnx.load(artifact.files["onnx"]), InferenceSession(artifact.files["qpk"])
         differing = 0
         for image in images[:COMPARED_IMAGES]:
-            expected = interpret(graph, {"image": image[None]}, keep="*").tensors
-            found = run_all_tensors(loaded, {"image": image[None]})
-            differing += sum(not np.array_equal(found[n.name], expected[n.name]) for n in graph.nodes)
+            feeds = {"image": image[None]}
+            expected = interpret(graph, feeds, keep="*").tensors
+            for found in (run_all_tensors(loaded, feeds), packed.run_all(feeds)):
+                differing += sum(not np.array_equal(found[n.name], expected[n.name]) for n in graph.nodes)
         compared = time.process_time()
         return Result(
             layers=sum(n.op.kind in ("conv2d", "linear") for n in graph.nodes),
-            tensors=len(graph.nodes),
+            tensors=2 * len(graph.nodes),
             proven=sum(p.values for p in artifact.built.proofs),
-            megabytes=artifact.files["onnx"].stat().st_size / 1e6,
+            megabytes=(artifact.files["onnx"].stat().st_size / 1e6, artifact.files["qpk"].stat().st_size / 1e6),
             differing=differing,
             seconds=(converted - started, compared - converted),
         )
@@ -88,19 +90,20 @@ def run(name: str, pair: str, *, full: bool) -> Result:
 
 def rows(names: tuple[str, ...], pairs: tuple[str, ...], full: bool) -> Iterator[str]:
     """The table, line by line, as it is made."""
-    yield "| network | bits | layers | tensors equal | codes proven | model.onnx | convert | compare |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| network | bits | layers | tensors equal | codes proven | model.onnx | model.qpk | convert | compare |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for name in names:
         for pair in pairs:
             try:
                 r = run(name, pair, full=full)
             except QExportError as error:
-                yield f"| {name} | {pair} | {str(error).splitlines()[0]} | | | | | |"
+                yield f"| {name} | {pair} | {str(error).splitlines()[0]} | | | | | | |"
                 continue
             equal = f"{r.tensors - r.differing} of {r.tensors}"
             convert_time, compare_time = r.seconds
             yield (
-                f"| {name} | {pair} | {r.layers} | {equal} | {r.proven:.3g} | {r.megabytes:.2f} MB | "
+                f"| {name} | {pair} | {r.layers} | {equal} | {r.proven:.3g} | "
+                f"{r.megabytes[0]:.2f} MB | {r.megabytes[1]:.2f} MB | "
                 f"{convert_time:.1f} s | {compare_time:.1f} s |"
             )
 

@@ -1,4 +1,4 @@
-"""Every architecture of the papers at every bit pair: converted, and equal to the reference under ONNX Runtime."""
+"""Every architecture of the papers at every bit pair: converted, and equal to the reference in both runtimes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from qexport.models.papers import PAIRS, SMALL_INPUTS
 from qexport.models.registry import architecture
 from qexport.models.seeded import random_images, seeded
 from qexport.reference import interpret
+from qexport.session import InferenceSession
 
 torch.set_num_threads(1)
 
@@ -40,13 +41,17 @@ def test_every_tensor_equals_the_reference(name: str, pair: str, tmp_path: Path)
     model = seeded(arch, input_shape=shape, **arguments)
     save_native(checkpoint, model, arch=arch, arguments=arguments, input_shape=shape, mean=data.mean, std=data.std)
     images = random_images(shape, 4).numpy()
-    artifact = convert(checkpoint, tmp_path / "out", calibration_data=images)
+    artifact = convert(checkpoint, tmp_path / "out", formats=("onnx", "qpk"), calibration_data=images)
     graph = artifact.built.graph
     loaded = onnx.load(artifact.files["onnx"])
     assert_integer(loaded)
     expected = interpret(graph, {"image": images}, keep="*").tensors
-    found = run_all_tensors(loaded, {"image": images})
+    runs = [
+        run_all_tensors(loaded, {"image": images}),
+        InferenceSession(artifact.files["qpk"]).run_all({"image": images}),
+    ]
     for node in graph.nodes:
-        assert np.array_equal(found[node.name], expected[node.name]), node.name
+        for found in runs:
+            assert np.array_equal(found[node.name], expected[node.name]), node.name
     assert len(graph.outputs) == (2 if "ssd" in name else 1)
     assert all(expected[output].any() for output in graph.outputs)

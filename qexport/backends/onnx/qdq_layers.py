@@ -165,7 +165,7 @@ def _scaled(s: State, levels: str, scale: NDArray[np.floating]) -> str:
     """DequantizeLinear per output channel.
 
     The zero point is spelled out because Gemm is not fused without it. Each layer has its own: ONNX Runtime makes a
-    uint8 copy of it under the layer's name where it turns int8 weights into uint8, and fails on the second (session.py).
+    uint8 copy of it under its name where it turns int8 weights into uint8, and fails on the second (session.py).
     """
     zero_point = s.e.initializer("zero_point", np.zeros(scale.size, s.e.dtype(levels)))
     inputs = [levels, s.e.initializer("scale", _float(scale)), zero_point]

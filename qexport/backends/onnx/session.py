@@ -18,8 +18,8 @@ from qexport.errors import ArtifactError, DataError
 _ERRORS_ONLY = 3
 
 EXACT_PRODUCTS = "session.x64quantprecision"
-"""Session option that keeps fused QDQ layers exact on x86 processors without VNNI, whose kernels for uint8 x int8 add two
-products in a saturating int16: weights are then taken as uint8. Of no effect elsewhere, nor on integer models."""
+"""Session option that keeps fused QDQ layers exact on x86 processors without VNNI, whose kernels for uint8 x int8 add
+two products in a saturating int16: weights are then taken as uint8. No effect elsewhere, nor on integer models."""
 
 
 def open_session(

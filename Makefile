@@ -16,11 +16,14 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python -m qexport.models.digits_data out/digits_test.npz
 	$(BIN)/qexport validate out/model.onnx out/model.qpk --checkpoint $(CHECKPOINT) --data out/digits_test.npz --max-drop 0.5
 
+# One worker a core, each with single-threaded arithmetic; a file stays with one worker, so that its fixtures are made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile
+
 test: $(VENV)/.installed-test
-	$(BIN)/pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.installed-test
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/conversion.py

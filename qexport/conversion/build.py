@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from qexport.errors import OptionError
 from qexport.freeze.model import FrozenModel, freeze
 from qexport.ir import Graph
 from qexport.ops import Conv2d, Linear, Step
+from qexport.passes.edge_fit import InputMoments, fit_edge_weights
 from qexport.passes.layers import LayerOptions, quantize_layers
 from qexport.passes.lower import Lowered, lower
 from qexport.passes.prove import Proof, prove
@@ -76,6 +77,7 @@ class Network:
 
 
 Calibrate = Callable[[Network], Calibration]
+MeasureInputs = Callable[[Network], Mapping[str, InputMoments]]
 
 
 def load_network(path: str | Path, settings: Settings, progress: Progress = lambda stage: None) -> Network:
@@ -102,6 +104,7 @@ def build(
     settings: Settings,
     *,
     calibrate_network: Calibrate = lambda n: calibrate(n.captured, bits=n.settings.float_act_bits),
+    measure_inputs: MeasureInputs = lambda n: {},
     progress: Progress = lambda stage: None,
 ) -> Built:
     """Convert in memory.
@@ -110,6 +113,8 @@ def build(
         path: checkpoint file.
         settings: see Settings; its ranges, when there are any, are used as they are.
         calibrate_network: ranges for activations that training left float; by default from batch-norm statistics.
+        measure_inputs: moments of what float layers read, which then decide how their weights round; asked only where
+            edge_bits limits them and the settings hold no levels yet.
         progress: told the name of each stage as it begins.
 
     Raises:
@@ -122,6 +127,9 @@ def build(
         settings = _with_ranges(settings, calibrate_network(network))
     progress("lowering")
     options = LayerOptions(settings.edge_bits, settings.float_act_bits, settings.ranges, settings.range_bits)
+    if settings.edge_bits is not None and not settings.edge_weights:
+        settings = replace(settings, edge_weights=fit_edge_weights(captured.graph, options, measure_inputs(network)))
+    options = replace(options, edge_weights=settings.edge_weights)
     lowered = lower(quantize_layers(captured.graph, options), settings.stream_ranges)
     progress("proving")
     proofs = prove(lowered.graph, lowered.folds)

@@ -13,6 +13,8 @@ from qexport.calibration import DEFAULT_METHOD, DEFAULT_PERCENTILE, Calibration
 from qexport.calibration import calibrate as calibrate_captured
 from qexport.calibration.calibrate import layer_inputs
 from qexport.calibration.calibration import Source
+from qexport.calibration.data import open_images
+from qexport.calibration.moments import MOMENT_IMAGES, input_moments
 from qexport.calibration.sensitivity import sensitivity as measure_sensitivity
 from qexport.capture import Captured, capture
 from qexport.checkpoints.user import quantizer_types
@@ -21,6 +23,7 @@ from qexport.conversion.output import write_text
 from qexport.conversion.settings import Settings
 from qexport.errors import OptionError
 from qexport.freeze.model import freeze
+from qexport.passes.edge_fit import InputMoments
 from qexport.passes.layers import DEFAULT_ACT_BITS
 
 
@@ -155,6 +158,14 @@ class RangeSource:
             act_budget=self.act_budget,
             streams=True,
         )
+
+    def inputs_of(self, network: Network) -> dict[str, InputMoments]:
+        """Moments of what float layers read; none without images, or where they could be read only once."""
+        if self.data is None:
+            return {}
+        graph = network.captured.graph
+        images = open_images(self.data, graph, limit=MOMENT_IMAGES)
+        return input_moments(graph, images) if images.replayable else {}
 
     def _from_file(self, file: Calibration | str | Path, network: Network) -> Calibration:
         found = file if isinstance(file, Calibration) else Calibration.load(file)

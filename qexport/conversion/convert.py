@@ -83,7 +83,8 @@ def convert(
         formats: any of "onnx" (integers only), "onnx-qdq" and "qpk" (packed bits, for the runtime of this project).
         calibration: what `calibrate` returned for this checkpoint, or its file; act_bits are then those of the file.
         calibration_data: image folder, npz or npy, or whatever else `calibrate` takes, for activations that training
-            left float; without it and without `calibration` their ranges come from batch-norm statistics.
+            left float; without it and without `calibration` their ranges come from batch-norm statistics. With
+            edge_bits they also decide how the weights of float layers round, if they can be read more than once.
         calibration_method, act_budget: see `calibrate`.
         opset: ONNX operator set.
         progress: told the name of each stage as it begins.
@@ -103,7 +104,13 @@ def convert(
         **settings,
     )
     with staged(output) as staging:
-        built = build(checkpoint, chosen, calibrate_network=ranges.ranges_of, progress=progress)
+        built = build(
+            checkpoint,
+            chosen,
+            calibrate_network=ranges.ranges_of,
+            measure_inputs=ranges.inputs_of,
+            progress=progress,
+        )
         progress("writing")
         written = {name: _write(built, name, opset, staging / FILE_NAMES[name]) for name in formats}
         stored = written["onnx" if "onnx" in written else formats[0]].weight_bytes

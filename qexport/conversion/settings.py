@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from qexport.errors import ArtifactError, OptionError
+from qexport.passes.edge_record import EdgeRecord
 from qexport.passes.layers import DEFAULT_ACT_BITS
 from qexport.passes.streams import NARROW_BITS
 
@@ -33,6 +34,7 @@ class Settings:
         range_bits: bits of calibrated tensors that have others than float_act_bits.
         stream_ranges: measured extremes (lo, hi) of the tensors of residual streams.
         calibration: where the ranges came from, in words.
+        edge_weights: float layer -> its levels where images decided about them; validation rebuilds it from here.
     """
 
     weight_bits: int | None = None
@@ -54,6 +56,7 @@ class Settings:
     range_bits: dict[str, int] = field(default_factory=dict)
     stream_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     calibration: str = ""
+    edge_weights: dict[str, EdgeRecord] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for option, bits in (
@@ -92,8 +95,9 @@ class Settings:
                     raw[name] = tuple(raw[name])
             for name in ("ranges", "stream_ranges"):
                 raw[name] = {k: (float(a), float(b)) for k, (a, b) in raw.get(name, {}).items()}
+            raw["edge_weights"] = {k: EdgeRecord.from_dict(v) for k, v in raw.get("edge_weights", {}).items()}
             return cls(**raw)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(
                 "the artifact's conversion settings cannot be read",
                 got=str(error),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,6 +13,7 @@ from qexport.errors import AccumulatorError
 from qexport.ir.types import INT32_MAX
 from qexport.ops import Weight
 from qexport.ops.weight import spread_over_groups
+from qexport.passes.rounding import round_to_moments
 
 MAX_EDGE_BITS = 24
 """Widest weight: three planes of 8 bits."""
@@ -74,12 +76,45 @@ def fit_edge_levels(
     ratios = weight * (steps / np.where(peak > 0, peak, 1.0)).reshape(-1, *(1,) * (weight.ndim - 1))
     if signed:
         levels, steps = _search_scale(ratios, steps, np.rint, lambda error: np.einsum("ok,ok->o", error, error))
-    elif weight.shape[1] <= PIXEL_CHANNELS and weight.ndim == 4:
-        levels, steps = fit_to_pixels(ratios, steps)
     else:
         levels = round_keeping_sums(ratios)
-    scale = [Fraction(float(p)) / int(s) if p > 0 else Fraction(1) for p, s in zip(peak, steps, strict=True)]
-    return Weight(levels, tuple(scale), edge_bits=asked or MAX_EDGE_BITS)
+    scale = tuple(Fraction(float(p)) / int(s) if p > 0 else Fraction(1) for p, s in zip(peak, steps, strict=True))
+    fitted = Weight(levels, scale, edge_bits=asked or MAX_EDGE_BITS)
+    if signed or weight.shape[1] > PIXEL_CHANNELS or weight.ndim != 4:
+        return fitted
+    covariance = _pixel_covariance(weight.shape[1:])
+    groups = int(reach.size) // weight.shape[1]
+    return refine_levels(weight, fitted, reach, np.repeat(covariance[None], groups, axis=0), largest)
+
+
+def refine_levels(
+    weight: NDArray[np.float64], fitted: Weight, reach: NDArray[np.float64], covariance: NDArray, largest: int
+) -> Weight:
+    """Levels and scales with less error of the layer's output than the given ones (`round_to_moments`), as provable.
+
+    Args:
+        weight: [O, I/groups, ...] real weights per integer step of the input.
+        fitted: levels and scales to start from.
+        reach: largest |integer| of each input channel, [I].
+        covariance: of the input integers under the kernel, [groups, K, K].
+        largest: highest level allowed.
+    """
+    flat = weight.reshape(len(weight), -1)
+    beside = np.broadcast_to(spread_over_groups(reach, weight), weight.shape).reshape(flat.shape)
+    start = fitted.array.reshape(flat.shape)
+    first = np.array([float(s) for s in fitted.scale or ()])
+    levels, scale = start.copy(), first.copy()
+    for rows, metric in zip(np.split(np.arange(len(flat)), len(covariance)), covariance, strict=True):
+        around = beside[rows]
+
+        def fits(found: NDArray[np.float64], around: NDArray[np.float64] = around) -> NDArray[np.bool_]:
+            return (np.abs(found) * around).sum(1) <= INT32_MAX * ACCUMULATOR_SHARE
+
+        top = np.full(len(rows), float(largest))
+        levels[rows], scale[rows] = round_to_moments(flat[rows], metric, top, (start[rows], first[rows]), fits)
+    # A scale that stayed keeps its exact value.
+    exact = [Fraction(s) if s != f else e for s, f, e in zip(scale.tolist(), first, fitted.scale or (), strict=True)]
+    return replace(fitted, array=levels.astype(np.int32).reshape(weight.shape), scale=tuple(exact))
 
 
 def round_keeping_sums(ratios: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -96,31 +131,6 @@ def round_keeping_sums(ratios: NDArray[np.float64]) -> NDArray[np.int32]:
     kernel_sums = flat.sum(-1)
     targets = _largest_remainders(kernel_sums, np.rint(kernel_sums.sum(-1)))
     return _largest_remainders(flat, targets).reshape(ratios.shape).astype(np.int32)
-
-
-def fit_to_pixels(ratios: NDArray[np.float64], steps: NDArray[np.float64]) -> tuple[NDArray[np.int32], NDArray]:
-    """Scale and rounding of a layer that reads an image, with the smallest error on natural images.
-
-    Minimises e' C e per output channel over roundings e and over SCALES_TRIED scales, with C the covariance of
-    neighbouring pixels: a first-order Markov field, correlation PIXEL_CORRELATION per step of distance and
-    COLOUR_CORRELATION between colour planes. Coordinate descent from the sum-keeping rounding; needs no data.
-
-    Args:
-        ratios: [O, I, kh, kw] weights in steps of peak / steps.
-        steps: [O] steps up to the peak.
-
-    Returns:
-        (levels [O, I, kh, kw], steps [O] of the chosen scales, at most those given).
-    """
-    covariance = _pixel_covariance(ratios.shape[1:])
-
-    def rounded(target: NDArray[np.float64]) -> NDArray[np.float64]:
-        start = round_keeping_sums(target.reshape(ratios.shape)).reshape(target.shape)
-        return _descend(target, covariance, start)
-
-    return _search_scale(
-        ratios, steps, rounded, lambda error: np.einsum("ok,kl,ol->o", error, covariance, error, optimize=True)
-    )
 
 
 def _search_scale(
@@ -161,21 +171,6 @@ def _pixel_covariance(shape: tuple[int, ...]) -> NDArray[np.float64]:
     distance = np.abs(position[:, None, 1:] - position[None, :, 1:]).sum(-1)
     same_plane = position[:, None, 0] == position[None, :, 0]
     return PIXEL_CORRELATION**distance * np.where(same_plane, 1.0, COLOUR_CORRELATION)
-
-
-def _descend(target: NDArray[np.float64], covariance: NDArray[np.float64], start: NDArray) -> NDArray[np.float64]:
-    """Coordinate descent on e' C e, e = target - levels, one weight a row and round; [O, K]."""
-    levels = start.astype(np.float64)
-    for _ in range(4 * target.shape[1]):
-        # Moving weight k by d changes the cost by d^2 C_kk - 2 d pull_k.
-        pull = (target - levels) @ covariance
-        gain = 2 * np.abs(pull) - np.diag(covariance)
-        best = gain.argmax(1)
-        rows = np.flatnonzero(gain[np.arange(len(gain)), best] > 1e-12)
-        if not rows.size:
-            break
-        levels[rows, best[rows]] += np.sign(pull[rows, best[rows]])
-    return levels
 
 
 def _largest_remainders(values: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ times a unit, or a wide tensor that lowering will carry as fixed point; offsets 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -16,7 +17,8 @@ from qexport.ir import Graph, Node, TensorType, prune
 from qexport.ir.types import INT32_MAX
 from qexport.ops import Affine, BorderBias, Conv2d, L2Norm, Linear, Step, Weight
 from qexport.ops.weight import spread_over_groups
-from qexport.passes.edge_weights import ACCUMULATOR_SHARE, fit_edge_levels, wide_bits
+from qexport.passes.edge_record import EdgeRecord
+from qexport.passes.edge_weights import ACCUMULATOR_SHARE, MAX_EDGE_BITS, fit_edge_levels, wide_bits
 from qexport.passes.pending import Rationals, rationals
 from qexport.passes.units import integer_units
 from qexport.stepfunction import StepFunction
@@ -38,12 +40,14 @@ class LayerOptions:
         act_bits: bits of activations that get a calibrated quantizer.
         ranges: real tensor -> (lo, hi) for calibrated quantizers; empty where none were measured.
         bits_of: real tensors whose calibrated quantizer has other bits than act_bits.
+        edge_weights: float layer -> levels fitted to data (`fit_edge_weights`); the others are fitted here, without.
     """
 
     edge_bits: int | None = None
     act_bits: int = DEFAULT_ACT_BITS
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     bits_of: dict[str, int] = field(default_factory=dict)
+    edge_weights: Mapping[str, EdgeRecord] = field(default_factory=dict)
 
 
 def quantize_layers(graph: Graph, options: LayerOptions) -> Graph:
@@ -103,9 +107,19 @@ def _quantize_layer(out: Graph, node: Node, original_input: str, options: LayerO
         x = _codes(out, x, original_input, options)
     source = _input_source(out, x, op.weight)
     weight = _integer_weight(op, out.types[source.tensor], source, options, node.name)
-    if source.offset is None:
-        return out.add(node.name, replace(op, weight=weight), source.tensor, source=node.source)
-    return _layer_with_offset(out, node, replace(op, weight=weight), source)
+    op = replace(op, weight=weight)
+    record = options.edge_weights.get(node.name)
+    shift = rationals([Fraction(v) for v in record.shift] if record else [Fraction(0)] * len(weight.array))
+    if source.offset is not None:
+        return _layer_with_offset(out, node, op, source, shift)
+    if not any(shift):
+        return out.add(node.name, op, source.tensor, source=node.source)
+    product = out.add(out.unique(f"{node.name}.unshifted"), op, source.tensor, source=node.source)
+    return out.add(node.name, _shifted(shift), product, source=node.source)
+
+
+def _shifted(shift: Rationals) -> Affine:
+    return Affine((Fraction(1),) * len(shift), tuple(shift))
 
 
 def _codes(out: Graph, x: str, original: str, options: LayerOptions) -> str:
@@ -169,8 +183,12 @@ def _integer_weight(
     if weight.is_quantized:
         gain = source.gain[0]  # uniform, or the affine would not have been moved
         return replace(weight, scale=tuple(s * gain for s in weight.scale or ()))
+    record = options.edge_weights.get(name)
+    edge_bits = options.edge_bits or MAX_EDGE_BITS
     signed = bool(x.lo.min() < 0)
     if source.unit is None:
+        if record is not None:
+            return record.weight(weight.array, edge_bits, None, name)
         # Wide input: lowering picks its step, so the weight leaves it room in the accumulator.
         bits = wide_bits(weight.array, options.edge_bits)
         return fit_edge_levels(weight.array, np.ones(x.channels), bits, name, options.edge_bits, signed=signed)
@@ -178,11 +196,13 @@ def _integer_weight(
     factor = unit * np.array([float(g) for g in source.gain])
     reach = np.maximum(np.abs(x.lo), np.abs(x.hi)) / np.abs(unit)
     absorbed = weight.array * spread_over_groups(factor, weight.array)
+    if record is not None:
+        return record.weight(absorbed, edge_bits, tuple(source.unit), name)
     fitted = fit_edge_levels(absorbed, reach, options.edge_bits, name, options.edge_bits, signed=signed)
     return replace(fitted, input_unit=tuple(source.unit))
 
 
-def _layer_with_offset(out: Graph, node: Node, op: Conv2d | Linear, source: InputSource) -> str:
+def _layer_with_offset(out: Graph, node: Node, op: Conv2d | Linear, source: InputSource, shift: Rationals) -> str:
     """Layer on integers, then the share of the input's offset: constant inside, smaller at padded borders."""
     assert source.unit is not None and source.offset is not None
     weight = op.weight
@@ -196,8 +216,7 @@ def _layer_with_offset(out: Graph, node: Node, op: Conv2d | Linear, source: Inpu
     if isinstance(op, Conv2d) and any(map(any, op.pads)):
         border = _border(op, out.types[source.tensor], out.types[product], offset, scale, inside)
         product = out.add(f"{node.name}.border", border, product, source=node.source)
-    ones = (Fraction(1),) * len(inside)
-    return out.add(node.name, Affine(ones, tuple(inside * scale)), product, source=node.source)
+    return out.add(node.name, _shifted(inside * scale + shift), product, source=node.source)
 
 
 def _offset_sums(levels: NDArray, offset: Rationals, taps: NDArray[np.bool_]) -> Rationals:

@@ -14,7 +14,7 @@ import click
     metavar="T",
     default="c",
     show_default=True,
-    help="c (Makefile) or cmake: what stands beside the C files.",
+    help="c (Makefile), cmake, arduino or zephyr: what stands beside the C files.",
 )
 @click.option(
     "--name", metavar="NAME", default="model", show_default=True, help="Of files and functions; capitals for macros."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -74,7 +73,8 @@ def build(target: Target, folder: Path, sources: Sequence[Path | str], *flags: s
 
 
 def link_flags(target: Target) -> tuple[str, ...]:
-    return () if os.path.basename(target.compiler) in ("gcc", "clang", "clang-14") else ("-static",)
+    """Programs for other machines carry their libraries."""
+    return ("-static",) if target.emulator else ()
 
 
 def replay(target: Target, program: Path, feeds: np.ndarray | Sequence[np.ndarray], size: int) -> np.ndarray:
@@ -90,3 +90,47 @@ def expected_outputs(graph: Graph, feeds: dict[str, np.ndarray]) -> np.ndarray:
     """What the reference computes, [N, all outputs]."""
     found = interpret(graph, feeds).outputs
     return np.concatenate([found[name].reshape(len(found[name]), -1) for name in graph.outputs], axis=1)
+
+
+def cortex_m(cpu: str, machine: str, rom: int, ram: int, *flags: str) -> Target:
+    """A board of QEMU; an instruction takes one nanosecond, so that counting gives the same number every time."""
+    start = HERE / "cortex_m" / "start.c"
+    linked = ("-nostartfiles", "--specs=rdimon.specs", f"-T{HERE / 'cortex_m' / 'link.ld'}")
+    places = (f"-Wl,--defsym=rom={rom:#x}", f"-Wl,--defsym=ram={ram:#x}", "-Wl,--no-warn-rwx-segments")
+    emulator = ("qemu-system-arm", "-M", machine, "-nographic", "-semihosting", "-icount", "shift=0", "-kernel")
+    return Target("arm-none-eabi-gcc", (f"-mcpu={cpu}", "-mthumb", *flags, *linked, *places), emulator, (start,))
+
+
+GCC = Target("gcc")
+CORTEX_M = {
+    "cortex-m3": cortex_m("cortex-m3", "mps2-an385", 0, 0x20000000),
+    "cortex-m4": cortex_m("cortex-m4", "mps2-an386", 0, 0x20000000),
+    "cortex-m7": cortex_m("cortex-m7", "mps2-an500", 0, 0x20000000),
+    "cortex-m33": cortex_m("cortex-m33", "mps2-an505", 0x10000000, 0x38000000),
+    "cortex-m55": cortex_m("cortex-m55", "mps3-an547", 0, 0x31000000, "-mfloat-abi=soft"),
+}
+LINUX = {
+    "aarch64": Target("aarch64-linux-gnu-gcc", ("-march=armv8.2-a+dotprod",), ("qemu-aarch64-static", "-cpu", "max")),
+    "armv7": Target("arm-linux-gnueabihf-gcc", (), ("qemu-arm-static",)),
+    "riscv64": Target("riscv64-linux-gnu-gcc", (), ("qemu-riscv64-static",)),
+    "s390x": Target("s390x-linux-gnu-gcc", (), ("qemu-s390x-static",), byte_order=">"),
+}
+LINUX["aarch64-plain"] = Target("aarch64-linux-gnu-gcc", (), ("qemu-aarch64-static", "-cpu", "cortex-a53"))
+QUICK = {"cortex-m4", "s390x"}
+"""Processors of the short test run: the one with two products at a time, and the one with the other byte order."""
+
+
+def self_check(target: Target, folder: Path, *flags: str) -> str:
+    """Build and run the generated example with its test vector; returns what it prints."""
+    program = build(target, folder, ["main.c", "model.c", "model_test.c"], *flags)
+    done = run([*target.emulator, program])
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    return done.stdout.decode()
+
+
+def count_instructions(target: Target, folder: Path, *flags: str) -> int:
+    """Instructions of one run on a Cortex-M, the comparison with the test vector included."""
+    program = build(target, folder, [HERE / "cortex_m" / "count.c", "model.c", "model_test.c"], *flags)
+    done = run([*target.emulator, program])
+    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
+    return int(done.stdout.split()[0])

@@ -15,18 +15,28 @@ from qexport.embed.program import describe, reference_sample, write_program
 from qexport.embed.source import environment, wrapped
 from qexport.errors import OptionError
 
-_COMMON = {
+_SOURCES = {
     "{name}.h": "model.h.j2",
     "{name}.c": "model.c.j2",
     "{name}_test.h": "model_test.h.j2",
     "{name}_test.c": "model_test.c.j2",
-    "README.md": "README.md.j2",
 }
+_README = {"README.md": "README.md.j2"}
 _EXAMPLE = {"main.c": "main.c.j2", "Makefile": "Makefile.j2"}
 
 TARGETS: dict[str, dict[str, str]] = {
-    "c": _COMMON | _EXAMPLE,
-    "cmake": _COMMON | _EXAMPLE | {"CMakeLists.txt": "CMakeLists.txt.j2"},
+    "c": _SOURCES | _README | _EXAMPLE,
+    "cmake": _SOURCES | _README | _EXAMPLE | {"CMakeLists.txt": "CMakeLists.txt.j2"},
+    "arduino": {f"src/{file}": template for file, template in _SOURCES.items()}
+    | _README
+    | {"library.properties": "library.properties.j2", "examples/self_check/self_check.ino": "self_check.ino.j2"},
+    "zephyr": _SOURCES
+    | _README
+    | {
+        "zephyr/module.yml": "module.yml.j2",
+        "zephyr/CMakeLists.txt": "zephyr_CMakeLists.txt.j2",
+        "zephyr/Kconfig": "Kconfig.j2",
+    },
 }
 """Target -> file -> template."""
 

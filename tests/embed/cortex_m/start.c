@@ -1,0 +1,34 @@
+/* Start of a program on an emulated Cortex-M whose console and files are the host's (semihosting, newlib's rdimon). */
+#include <stdlib.h>
+#include <string.h>
+
+extern char data_load[], data_start[], data_end[], bss_start[], bss_end[], stack_top[];
+void initialise_monitor_handles(void);
+int main(void);
+void reset(void);
+void fault(void);
+
+struct table {
+    char *stack;
+    void (*handlers[15])(void);
+};
+
+__attribute__((section(".vectors"), used)) static const struct table vectors = {
+    stack_top, {reset, fault, fault, fault, fault, fault},
+};
+
+void reset(void)
+{
+    memcpy(data_start, data_load, (size_t)(data_end - data_start));
+    memset(bss_start, 0, (size_t)(bss_end - bss_start));
+    initialise_monitor_handles();
+    exit(main());
+}
+
+void fault(void)
+{
+    exit(70);
+}
+
+void _init(void) {}
+void _fini(void) {}

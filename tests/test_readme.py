@@ -41,7 +41,7 @@ def test_links_exist(link: str) -> None:
     assert (ROOT / link).exists()
 
 
-@pytest.mark.parametrize("target", {a or b for a, b in TARGETS})
+@pytest.mark.parametrize("target", sorted({a or b for a, b in TARGETS}))
 def test_make_targets_exist(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 

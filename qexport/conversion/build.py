@@ -122,7 +122,7 @@ def build(
     """
     network = load_network(path, settings, progress)
     settings, captured = network.settings, network.captured
-    if not settings.ranges:
+    if not settings.ranges and not settings.stream_ranges:
         progress("calibrating")
         settings = _with_ranges(settings, calibrate_network(network))
     progress("lowering")

@@ -32,7 +32,6 @@ class Call:
         operands: of an elementwise operator, the variables that hold the operands' tiles.
         to: the variable for the result's tile.
         name: prefix of its constants.
-        scratch: the variable for scratch memory.
     """
 
     source: Source
@@ -42,7 +41,6 @@ class Call:
     operands: list[str]
     to: str
     name: str
-    scratch: str = "scratch"
 
 
 def write_group(layout: Layout, members: range, source: Source) -> int:
@@ -60,9 +58,9 @@ def write_group(layout: Layout, members: range, source: Source) -> int:
     base = layout.arena
     declared = [f"int32_t *{s} = (int32_t *)(void *)(arena + {base + i * tile});" for i, s in enumerate(slots)]
     size = len(slots) * tile
-    if product:
+    scratch = aligned(product.scratch(pixels)) if product else 0
+    if scratch:
         declared.append(f"uint8_t *scratch = arena + {base + size};")
-        size += aligned(product.scratch(pixels))
     whole = first.pixels == pixels
     declared.append("uint32_t p;" if not whole else "const uint32_t p = 0;")
     count = (
@@ -84,7 +82,7 @@ def write_group(layout: Layout, members: range, source: Source) -> int:
         ]
         body += [*(f"        {line}" for line in lines), "    }"]
     source.functions.append("\n".join([*body, "}"]) + "\n")
-    return size
+    return size + scratch
 
 
 def _tile_pixels(first: Tensor, product: Product | None) -> int:

@@ -52,20 +52,24 @@ class Product:
         self.op, self.x, self.y = op, x, y
         self.rows = rows_of(op)
         self.groups = op.groups if isinstance(op, Conv2d) else 1
-        self.form = self._choose()
+        self.depthwise = self.groups == x.channels == y.channels and x.storage != "planes"
+        self.form = None if self.depthwise else self._choose()
         self._column = padded_length(self.rows.shape[1]) * INPUT_BYTES.get(x.storage, 0)
-        self.tile_limit = 1 << 30 if isinstance(self.form, PlaneForm) else max(1, SCRATCH // self._column)
+        free = self.depthwise or isinstance(self.form, PlaneForm)
+        self.tile_limit = 1 << 30 if free else max(1, SCRATCH // self._column)
 
     def _choose(self) -> PlaneForm | PackedForm | None:
         if self.x.storage == "planes":
             assert isinstance(self.op, Conv2d)
             return plane_form(self.op, self.x.planes)
         packed = packed_form(self.rows)
-        plain = self.rows.size * _narrowest(self.rows).itemsize
+        plain = self.rows.size * _narrowest(self.rows)[0].itemsize
         return packed if packed and 4 * packed.words * len(self.rows) + len(packed.levels) < plain else None
 
     def scratch(self, pixels: int) -> int:
         """Bytes for a tile of `pixels`."""
+        if self.depthwise:
+            return 0
         if isinstance(self.form, PlaneForm):
             return self.x.planes * 4 * self.form.words
         row = padded_length(self.rows.shape[1]) if isinstance(self.form, PackedForm) else 0
@@ -74,6 +78,8 @@ class Product:
     def call(self, source: Source, name: str, scratch: str, to: str) -> str:
         """The statement that computes a tile."""
         geometry = window(source, name, self.op, self.x, self.y)
+        if self.depthwise:
+            return self._depthwise(source, name, geometry, to)
         source.kernel("gather")
         if isinstance(self.form, PlaneForm):
             return self._planes(source, name, geometry, scratch, to, self.form)
@@ -93,9 +99,9 @@ class Product:
             levels = source.array(f"{name}_levels", np.array(packed.levels, np.int8))
             weights = f"{source.array(f'{name}_weights', pack_codes(self.rows, packed))}, {levels}"
         else:
-            kind = _narrowest(self.rows)
+            kind, width = _narrowest(self.rows)
             padded = np.pad(self.rows, ((0, 0), (0, length - taps))).astype(kind)
-            weight = element = {1: "s8", 2: "s16", 4: "s32"}[kind.itemsize]
+            weight = element = width
             weights = source.array(f"{name}_weights", padded)
         if (self.x.storage, element) in DSP_PAIRS:
             source.kernel("dsp")
@@ -105,6 +111,12 @@ class Product:
             bias = source.array(f"{name}_bias", _wrap(self.x.base * self.rows.sum(1)))
         constants = f"{geometry}, {shape_name}, arena + {self.x.offset}, {weights}, {bias}"
         return f"conv{suffix}({constants}, p, n, {scratch}, {to});"
+
+    def _depthwise(self, source: Source, name: str, geometry: str, to: str) -> str:
+        kind, width = _narrowest(self.rows)
+        weights = source.array(f"{name}_weights", np.ascontiguousarray(self.rows.T).astype(kind))
+        suffix = source.kernel("depthwise", input=self.x.storage, weight=width)
+        return f"depthwise{suffix}({geometry}, arena + {self.x.offset}, {self.x.base}, {weights}, p, n, {to});"
 
     def _planes(self, source: Source, name: str, geometry: str, scratch: str, to: str, form: PlaneForm) -> str:
         source.kernel("conv_planes")
@@ -120,12 +132,12 @@ class Product:
         return f"conv_planes({constants}, p, n, {scratch}, {to});"
 
 
-def _narrowest(rows: NDArray[np.int64]) -> np.dtype:
-    return next(
-        np.dtype(t)
-        for t in (np.int8, np.int16, np.int32)
-        if np.iinfo(t).min <= rows.min() and rows.max() <= np.iinfo(t).max
-    )
+def _narrowest(rows: NDArray[np.int64]) -> tuple[np.dtype, str]:
+    """The narrowest type that holds all weights, and its name in kernels."""
+    for kind in (np.int8, np.int16):
+        if np.iinfo(kind).min <= rows.min() and rows.max() <= np.iinfo(kind).max:
+            return np.dtype(kind), f"s{8 * np.dtype(kind).itemsize}"
+    return np.dtype(np.int32), "s32"
 
 
 def _wrap(values: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -11,7 +11,7 @@ import numpy as np
 from qexport.backends.packed.format import Opcode, aligned
 from qexport.embed.layout import Layout, Tensor
 from qexport.embed.products import Product, window
-from qexport.embed.source import Source, number
+from qexport.embed.source import Source, comment, number
 from qexport.ir.types import INT32_MAX, INT32_MIN
 from qexport.ops import BorderBias, Clip, Conv2d, Linear, MaxPool, Pad, Rescale, Slice, SumPool, Threshold, Transpose
 
@@ -69,8 +69,8 @@ def write_group(layout: Layout, members: range, source: Source) -> int:
         else f"{first.pixels}u - p < {pixels}u ? {first.pixels}u - p : {pixels}u"
     )
     names = ", ".join(layout.result(k).name for k in members)
-    comment = names if len(names) < COMMENT else names[:COMMENT] + " ..."
-    body = [f"/* {comment.replace('*/', '* /')} */", f"static void group_{members.start}(uint8_t *arena)", "{"]
+    about = comment(names if len(names) < COMMENT else names[:COMMENT] + " ...")
+    body = [f"/* {about} */", f"static void group_{members.start}(uint8_t *arena)", "{"]
     body += [f"    {line}" for line in declared]
     if whole:
         body += [f"    const uint32_t n = {count};", "    (void)p;", "    (void)n;", *(f"    {line}" for line in lines)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from qexport.backends.packed.format import MAJOR, MINOR
 from qexport.backends.packed.reader import PackedModel
 from qexport.embed.layout import Layout, lay_out
 from qexport.embed.operators import write_group
-from qexport.embed.source import Source
+from qexport.embed.source import Source, comment
 from qexport.reference import interpret
 
 ARENA_ALIGN = 16
@@ -62,7 +63,7 @@ def describe(program: Program) -> dict[str, Any]:
     model = program.layout.model
     metadata, names = model.metadata, model.names
     outputs = model.sections.outputs.tolist()
-    known = {o["name"]: o["scale"] for o in _json(metadata, "qexport.outputs") or []}
+    known = _scales(metadata)
     at, described = 0, []
     for t in outputs:
         shape = model.claims[t].shape
@@ -82,9 +83,9 @@ def describe(program: Program) -> dict[str, Any]:
         "outputs": described,
         "input_size": sum(i["size"] for i in inputs),
         "output_size": at,
-        "classes": _json(metadata, "qexport.class_names"),
-        "preprocessing": metadata.get("qexport.preprocessing", ""),
-        "architecture": metadata.get("qexport.architecture", ""),
+        "classes": _class_names(metadata),
+        "preprocessing": comment(metadata.get("qexport.preprocessing", "")),
+        "architecture": comment(metadata.get("qexport.architecture", "")),
         "arena": program.arena,
         "align": ARENA_ALIGN,
         "constant_bytes": program.source.constant_bytes,
@@ -94,7 +95,24 @@ def describe(program: Program) -> dict[str, Any]:
 
 
 def _json(metadata: Mapping[str, str], key: str) -> Any:
-    return json.loads(metadata.get(key, "null"))
+    """What the metadata hold; nothing in them decides what is computed, so what cannot be read is left out."""
+    try:
+        return json.loads(metadata.get(key, "null"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _scales(metadata: Mapping[str, str]) -> dict[str, float]:
+    """Output -> real value of one."""
+    found = _json(metadata, "qexport.outputs")
+    entries = [o for o in found if isinstance(o, dict)] if isinstance(found, list) else []
+    scales = {str(o.get("name")): o.get("scale") for o in entries}
+    return {name: float(s) for name, s in scales.items() if isinstance(s, int | float) and math.isfinite(s)}
+
+
+def _class_names(metadata: Mapping[str, str]) -> list[str]:
+    found = _json(metadata, "qexport.class_names")
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
 def reference_sample(model: PackedModel) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:

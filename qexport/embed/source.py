@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cache
 
@@ -35,6 +36,11 @@ def c_string(text: str) -> str:
     return (
         '"' + "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in text.encode()) + '"'
     )
+
+
+def comment(text: str) -> str:
+    """Text that is safe in comments, in Kconfig and in library.properties, wherever the file came from."""
+    return re.sub(r"[^A-Za-z0-9_ .,;:()\[\]+-]", "_", text)
 
 
 def number(value: int) -> str:

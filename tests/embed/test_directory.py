@@ -17,7 +17,8 @@ from qexport.backends.packed.writer import to_packed
 from qexport.cli.main import main
 from qexport.embed import TARGETS, embed
 from qexport.errors import ArtifactError, OptionError
-from qexport.ir import Graph
+from qexport.ir import Graph, integer
+from qexport.ops import Clip
 
 METADATA = {
     "qexport.architecture": "tiny",
@@ -54,6 +55,30 @@ def test_header_says_what_a_user_needs(model: Path, tmp_path: Path) -> None:
     assert shown[:5] == ["2,4,4", "32", "35", "0.125", "3"]
     assert shown[5:8] == ['cat "tabby"', "dög", "what??!"]
     assert shown[8] == run(["sha256sum", model]).stdout.decode()[:16]
+
+
+HOSTILE = {
+    "qexport.architecture": '*/ #error "\n??/ \\',
+    "qexport.preprocessing": "*/ int x; /*",
+    "qexport.class_names": "[1,",
+    "qexport.outputs": '[{"name": "*/ #error\\n\\\\", "scale": "0; }"}, 3]',
+}
+
+
+@pytest.mark.parametrize("target", ["c", "zephyr", "arduino"])
+def test_metadata_cannot_become_code(target: str, tmp_path: Path) -> None:
+    GCC.require()
+    graph = Graph()
+    graph.add_input("/*", integer((3, 2, 2), 0, 255))
+    graph.add("*/ #error\n\\", Clip(1, 200), "/*")
+    graph.outputs = ["*/ #error\n\\"]
+    path = tmp_path / "network.qpk"
+    path.write_bytes(to_packed(graph, metadata=HOSTILE))
+    values = embed(path, tmp_path, target=target)
+    (source,) = tmp_path.rglob("model.c")
+    done = run(["gcc", *STRICT, "-c", source, "-o", tmp_path / "model.o"])
+    assert done.returncode == 0, done.stderr.decode()
+    assert values["classes"] == [] and values["outputs"][0]["scale"] is None
 
 
 def test_equal_files_give_equal_directories(model: Path, tmp_path: Path) -> None:

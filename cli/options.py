@@ -52,7 +52,7 @@ class NameList(click.ParamType):
 class EdgeBits(click.ParamType):
     """A number of bits, or "max", which stays a word: None means that the option was not given."""
 
-    name = "8|16|max"
+    name = "4|8|16|max"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         if value == "max":
@@ -69,7 +69,7 @@ METHODS = ("max", "average", "percentile", "entropy", "mse", "output")
 EDGE_BITS = click.option(
     "--edge-bits",
     type=EdgeBits(),
-    metavar="8|16|max",
+    metavar="4|8|16|max",
     help="Weight bits of layers that training left float; max is what int32 accumulators allow.  [default: max]",
 )
 

@@ -23,6 +23,8 @@ DEBUG_VARIABLE = "QEXPORT_DEBUG"
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as a shell reports it: 128 + SIGINT."""
 
+INTERRUPTED_TEXT = "\nInterrupted; nothing partial was left behind."
+
 
 class ErrorGroup(click.Group):
     """A command group whose commands end in a message and an exit status, never in a traceback.
@@ -34,14 +36,24 @@ class ErrorGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            click.echo("\nInterrupted; nothing partial was left behind.", err=True)
+            click.echo(INTERRUPTED_TEXT, err=True)
             ctx.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows what to do with them; a closed pipe is no error of ours
         except Exception as error:
+            if _interrupted(error):
+                click.echo(INTERRUPTED_TEXT, err=True)
+                ctx.exit(INTERRUPTED)
             if os.environ.get(DEBUG_VARIABLE) == "1":
                 raise
             raise click.ClickException(_message(error)) from error
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an error comes from Ctrl-C: during the import of a compiled module it arrives as ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _message(error: Exception) -> str:

@@ -187,6 +187,11 @@ class InferenceSession:
     def _feed(self, feed: Mapping[str, NDArray]) -> tuple[int, list[NDArray[np.uint8]]]:
         """Batch size, and contiguous arrays in the order of the inputs."""
         names = [t.name for t in self._inputs]
+        if not isinstance(feed, Mapping):
+            got, remedy = type(feed).__name__, f"give the array its name: {{{names[0]!r}: array}}"
+            raise DataError(
+                "the inputs are no mapping", where=self._where, got=got, expected="{name: array}", remedy=remedy
+            )
         if unknown := [name for name in feed if name not in names]:
             raise DataError("no such input", where=self._where, got=", ".join(unknown), expected=", ".join(names))
         if missing := [name for name in names if name not in feed]:

@@ -193,6 +193,12 @@ class TestLikeOnnxRuntime:
             InferenceSession(file).run(["label"], {"image": x})
 
 
+def test_an_array_without_a_name(file: bytes, x: NDArray[np.uint8]) -> None:
+    with pytest.raises(DataError, match="model: the inputs are no mapping\n  got:      ndarray") as caught:
+        InferenceSession(file).run(None, x)  # type: ignore[arg-type]
+    assert "{'image': array}" in str(caught.value)
+
+
 def test_an_empty_batch(file: bytes) -> None:
     (found,) = InferenceSession(file, threads=2).run(None, {"image": np.zeros((0, 1, 8, 8), np.uint8)})
     assert (found.shape, found.dtype) == ((0, 10), np.int32)

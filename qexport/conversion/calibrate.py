@@ -15,6 +15,7 @@ from qexport.calibration.calibrate import layer_inputs
 from qexport.calibration.calibration import Source
 from qexport.calibration.data import open_images
 from qexport.calibration.moments import MOMENT_IMAGES, input_moments
+from qexport.calibration.sensitivity import SENSITIVITY_IMAGES
 from qexport.calibration.sensitivity import sensitivity as measure_sensitivity
 from qexport.capture import Captured, capture
 from qexport.checkpoints.user import quantizer_types
@@ -90,7 +91,8 @@ def calibrate(
     )
     if sensitivity:
         progress("measuring sensitivity")
-        costs = measure_sensitivity(captured, found, data, edge_bits=chosen.edge_bits)
+        n_images = min(found.images, SENSITIVITY_IMAGES)  # never more than `limit` allowed
+        costs = measure_sensitivity(captured, found, data, edge_bits=chosen.edge_bits, limit=n_images)
         found = replace(found, sensitivity=costs)
     found = replace(found, source=source)
     if output is not None:

@@ -81,6 +81,13 @@ def test_an_artifact_of_mixed_bits_is_validated(checkpoint: Path, images: Path, 
     assert report.passed and report.unexplained == 0
 
 
+def test_sensitivity_sees_no_more_images_than_calibration(checkpoint: Path, images: Path) -> None:
+    few = qexport.calibrate(checkpoint, images, limit=3, sensitivity=True)
+    same = qexport.calibrate(checkpoint, random_digits(20).transpose(0, 3, 1, 2)[:3], sensitivity=True)
+    assert few.sensitivity == same.sensitivity
+    assert few.sensitivity != qexport.calibrate(checkpoint, images, sensitivity=True).sensitivity
+
+
 def test_streams_stay_wide_where_asked(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     found = qexport.calibrate(checkpoint, images, act_bits=3)
     wide = qexport.convert(checkpoint, tmp_path, calibration=found, stream_bits=32)

@@ -115,6 +115,17 @@ def test_ctrl_c_is_status_130_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_interrupted_import_is_an_interrupt(
+    qexport: Run, checkpoint: Path, tmp_path: Path, broken_build: Callable[[BaseException], None]
+) -> None:
+    error = ImportError("initialization failed")
+    error.__cause__ = KeyboardInterrupt()
+    broken_build(error)
+    result = qexport("convert", checkpoint, "--bits", 2, "-o", tmp_path / "out")
+    assert result.exit_code == 130
+    assert "Interrupted" in result.stderr and "internal error" not in result.stderr
+
+
 def test_a_bug_is_called_a_bug(
     qexport: Run,
     checkpoint: Path,

@@ -142,10 +142,10 @@ def _float_weight(s: State, node: Node, op: Conv2d | Linear, scale: Rationals | 
         return _dequantized_weight(s, weight, np.array([float(v) for v in scale]))
     lo, hi = int(weight.array.min()), int(weight.array.max())
     if scale is not None and fits(lo, hi, INT16) and s.e.opset >= INT16_OPSET:
-        s.notes.append(f"{node.name}: {weight.bits}-bit weights as int16")
+        s.notes.append(f"{node.name}: {weight.bits}-bit weights as int16 in the QDQ file")
         levels = s.e.initializer("weight", weight.array.astype(INT16))
         return _scaled(s, levels, np.array([float(v) for v in scale]))
-    s.notes.append(f"{node.name}: {weight.bits}-bit weights as float32")
+    s.notes.append(f"{node.name}: {weight.bits}-bit weights as float32 in the QDQ file")
     return s.e.initializer("weight", _float(_real_weight(weight, scale)))
 
 

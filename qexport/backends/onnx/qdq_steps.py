@@ -29,7 +29,7 @@ def emit_step(s: State, node: Node, op: Step) -> None:
     if function.is_uniform and encoding.gap == 1 and function.n_steps > 1:
         value = _quantized(s, x, function, encoding)
     else:
-        s.notes.append(f"{node.name}: {function.n_steps} thresholds kept as float comparisons")
+        s.notes.append(f"{node.name}: {function.n_steps} thresholds kept as float comparisons in the QDQ file")
         unit = int(encoding.scale / function.scale)
         codes = (function.levels - function.levels.min()) // unit
         value = e.cast(_compared(s, x, function, codes), UINT8, "codes")

@@ -47,7 +47,7 @@ def write_onnx(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
             "the model cannot be written",
             where=str(target),
             got=error.strerror or error,
-            remedy="name a directory that exists and is writable",
+            remedy="name a directory that exists, is writable and has room",
         ) from error
 
 

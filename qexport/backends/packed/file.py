@@ -34,7 +34,7 @@ def write_packed(data: bytes, path: str | os.PathLike[str]) -> PackedModel:
             "the model cannot be written",
             where=str(target),
             got=error.strerror or error,
-            remedy="name a directory that exists and is writable",
+            remedy="name a directory that exists, is writable and has room",
         ) from error
     return model
 

@@ -50,11 +50,10 @@ def test_edge_levels(weight: NDArray[np.float64], bits: int | None, reach: int) 
     mass = np.abs(levels).reshape(len(levels), -1).sum(1)
     assert max(mass) * reach <= INT32_MAX
     assert fitted.scale is not None
-    if weight.shape[1] <= 4 and weight.ndim == 4:
-        return  # A layer that reads pixels trades weights against their neighbours: tests/passes/test_edge_weights.py
     for row, exact, scale in zip(fitted.array, weight, fitted.scale, strict=True):
         moved = np.abs(exact - row * float(scale)).max()
-        assert moved <= float(scale) * (1 + 1e-9)
+        # A layer that reads pixels may trade one weight against its neighbours.
+        assert moved <= (1 if weight.shape[1] > 4 or weight.ndim == 2 else 3) * float(scale) * (1 + 1e-9)
 
 
 def test_widest_levels_use_the_accumulator() -> None:

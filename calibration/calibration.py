@@ -86,7 +86,9 @@ class Calibration:
 
     def describe(self) -> str:
         """Where the ranges came from, in words."""
-        return f"{self.images} images, method {self.method}" if self.images else "batch-norm statistics"
+        if not self.images:
+            return "batch-norm statistics"
+        return f"{self.images} {'image' if self.images == 1 else 'images'}, method {self.method}"
 
     def to_json(self) -> str:
         """The file's text (docs/calibration.md); floats keep their exact value."""
@@ -173,9 +175,12 @@ class Calibration:
             raise _unreadable(str(error)) from error
 
 
-def _parsed(raw: Mapping[str, Any]) -> Calibration:
+def _parsed(raw: Any) -> Calibration:
+    if not isinstance(raw, dict):
+        raise ValueError(f"a JSON {type(raw).__name__} where an object belongs")
     if raw["format"] != FORMAT or raw["version"] != VERSION:
         raise ValueError(f"format {raw['format']!r}, version {raw['version']!r}")
+    _check_kinds(raw)
     act_bits = _bits(raw["act_bits"])
     bits = {str(name): _bits(entry["bits"]) for name, entry in raw["ranges"].items()}
     source = raw["source"]
@@ -192,6 +197,17 @@ def _parsed(raw: Mapping[str, Any]) -> Calibration:
         source=source,
         sensitivity=tuple(Cost(**cost) for cost in raw["sensitivity"]),
     )
+
+
+def _check_kinds(raw: Mapping[str, Any]) -> None:
+    """The entries are of the JSON kinds that `to_json` writes."""
+    for name, kind in {"ranges": dict, "streams": dict, "sensitivity": list}.items():
+        if not isinstance(raw[name], kind):
+            raise ValueError(f"{name!r} is no JSON {'object' if kind is dict else 'array'}")
+    for section in ("ranges", "streams"):
+        for name, entry in raw[section].items():
+            if not isinstance(entry, dict) or any(type(entry[end]) not in (int, float) for end in ("lo", "hi")):
+                raise ValueError(f"the range of {name!r} needs numbers lo and hi, not {entry}")
 
 
 def _range(entry: Mapping[str, Any]) -> Range:

@@ -82,7 +82,7 @@ def _cost(change: Change, effect: Effect, remedy: Callable[[Change], str], class
 
 
 def _more_act_bits(calibration: Calibration) -> Callable[[Change], str]:
-    method = "" if calibration.method == "output" else "--calibration-method output"
+    method = "" if calibration.method == "output" else "method output"
 
     def remedy(change: Change) -> str:
         return f"--act-bits {change.bits + 1}" if change.bits < 8 else method

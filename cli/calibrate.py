@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from qexport.calibration import Calibration
     from qexport.calibration.calibration import Cost
 
+FEW_IMAGES = 64
+"""Fewer images than this earn a note."""
+
 KINDS = {"activation": "activation", "weights": "weights", "stream": "16-bit sum"}
 
 
@@ -61,6 +64,8 @@ def _print(found: Calibration, output: Path) -> None:
     if found.sensitivity:
         console.print(sensitivity_table(found.sensitivity))
     say(console, f"Measured on {found.describe()}.")
+    if 0 < found.images < FEW_IMAGES:
+        say(console, "Note: so few images may miss what the network meets later; a few hundred are usual.")
     say(console, f"wrote {output}")
 
 

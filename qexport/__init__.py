@@ -11,7 +11,7 @@ from typing import Any
 from qexport.errors import QExportError
 
 __version__ = "0.1.0"
-__all__ = ["Artifact", "Calibration", "QExportError", "Report", "calibrate", "convert", "validate"]
+__all__ = ["Artifact", "Calibration", "InferenceSession", "QExportError", "Report", "calibrate", "convert", "validate"]
 
 _HOMES = {
     "Artifact": "qexport.conversion",

@@ -188,4 +188,14 @@ class RangeSource:
                 got=f"no range for {len(missing)} activations: {', '.join(missing[:4])}",
                 remedy="calibrate this checkpoint: qexport calibrate",
             )
+        tensors = network.captured.graph.types
+        unknown = [name for name in (*found.ranges, *found.streams) if name not in tensors]
+        if unknown:
+            raise OptionError(
+                "the calibration names tensors the network does not have",
+                where="--calibration",
+                got=", ".join(unknown[:4]),
+                expected=f"names such as {', '.join(list(found.ranges)[:2])}",
+                remedy="correct the names, or calibrate this checkpoint: qexport calibrate",
+            )
         return found

@@ -105,6 +105,14 @@ def test_the_calibration_of_another_network_is_refused(checkpoint: Path, images:
     assert not (tmp_path / "out").exists()
 
 
+def test_ranges_of_unknown_tensors_are_refused(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    """A name misspelt by hand must not pass for a calibrated one."""
+    found = qexport.calibrate(load_checkpoint(checkpoint).model, images, **PREPROCESSING)
+    found.ranges["rleu"] = found.ranges["relu"]
+    with pytest.raises(OptionError, match="tensors the network does not have\n  got:      rleu"):
+        qexport.convert(checkpoint, tmp_path / "out", calibration=found)
+
+
 @pytest.mark.parametrize("method", ["max", "average", "percentile", "entropy", "mse", "output"])
 def test_black_images(method: str, checkpoint: Path, tmp_path: Path) -> None:
     """Every activation is the same in all images; some are zero throughout."""

@@ -57,7 +57,7 @@ def test_bits_and_origin() -> None:
 
 
 DAMAGE = {
-    "no object": ("[]", "list indices"),
+    "no object": ("[]", "a JSON list where an object belongs"),
     "no JSON": ("{", "Expecting property name"),
     "empty": ("", "Expecting value"),
     "no format": ("{}", "no entry 'format'"),
@@ -82,7 +82,8 @@ CHANGES = {
     "a reversed range": ({"ranges": {"a": {"lo": 1, "hi": 0, "bits": 8}}}, "a range from 1.0 to 0.0"),
     "an infinite range": ({"streams": {"a": {"lo": 0, "hi": float("inf")}}}, "a range from 0.0 to inf"),
     "a range without an end": ({"streams": {"a": {"lo": 0}}}, "no entry 'hi'"),
-    "ranges in a list": ({"ranges": [1]}, "list"),
+    "ranges in a list": ({"ranges": [1]}, "'ranges' is no JSON object"),
+    "a range of texts": ({"streams": {"a": {"lo": "0", "hi": "1"}}}, "the range of 'a' needs numbers"),
     "a source without hash": ({"source": {"file": "x"}}, "input_shape"),
     "an unknown entry of the source": (
         {"source": {"more": 1, "input_shape": [], "mean": [], "std": []}}, "unexpected keyword"

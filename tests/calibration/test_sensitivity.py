@@ -93,7 +93,7 @@ def test_worst_first_and_a_remedy_for_what_costs_anything(network: Captured, ima
         assert cost.remedy == ("" if harmless else remedies[cost.kind])
     assert any(cost.remedy for cost in found) and not all(cost.remedy for cost in found)
     at_eight = [cost for cost in costs(network, images, bits=8) if cost.kind == "activation"]
-    assert {cost.remedy for cost in at_eight} <= {"", "--calibration-method output"}
+    assert {cost.remedy for cost in at_eight} <= {"", "method output"}
 
 
 def test_more_bits_cost_less(network: Captured, images: NDArray[np.uint8]) -> None:

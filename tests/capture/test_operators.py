@@ -193,7 +193,7 @@ TABLE: dict[str, tuple[Forward, list[type[Op]]]] = {
     "adaptive maximum": (lambda m, x: nn.AdaptiveMaxPool2d(2)(m.c(x)), [Conv2d, Affine, MaxPool]),
     "global maximum": (lambda m, x: m.c(x).amax((2, 3)), [Conv2d, Affine, MaxPool, Reshape]),
     "mean over rows": (lambda m, x: m.c(x).mean(2), [Conv2d, Affine, AvgPool, Reshape]),
-    "chunk": (lambda m, x: torch.cat(m.c(x).chunk(2, 1)[::-1], 1), [Conv2d, Affine, Slice, Concat]),
+    "chunk": (lambda m, x: torch.cat(m.c(x).chunk(2, 1)[::-1], 1), [Conv2d, Affine, Slice, Slice, Concat]),
     "split": (lambda m, x: tuple(m.c(x).split(3, -1)), [Conv2d, Affine, Slice, Slice]),
     "split by sizes": (lambda m, x: m.c(x).split([1, 2, 1], 1)[1], [Conv2d, Affine, Slice]),
     "tensor_split": (lambda m, x: torch.tensor_split(m.c(x), 3, 1)[0], [Conv2d, Affine, Slice]),

@@ -8,6 +8,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +95,19 @@ def test_the_demo_network(digits: Built, x: NDArray[np.uint8]) -> None:
     check_real(digits, x)
 
 
-@pytest.mark.parametrize(("name", "bits"), [("daq/cifar10_W1A1.pth", 1), ("qn/resnet20_w2t_a2.pth", 2)])
-def test_real_checkpoints(data_dir: Path, name: str, bits: int) -> None:
-    settings = Settings(bits, bits, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+REAL = {
+    "daq/cifar10_W1A1.pth": Settings(1, 1),
+    "daq/cifar10_W1A32.pth": Settings(1),
+    "qn/resnet20_w2t_a2.pth": Settings(2, 2),
+    "qn/resnet20_w2t.pth": Settings(2),
+    "qn/resnet20_w2t_legacy.pth": Settings(2),
+    "qn/resnet20_w3.pth": Settings(3, weight_levels=(-4, -2, -1, 0, 1, 2, 4)),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_checkpoints(data_dir: Path, name: str) -> None:
+    settings = replace(REAL[name], mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     images = np.load(data_dir / "cifar10" / "test.npz")["images"][:16]
     check_real(build(data_dir / "checkpoints" / name, settings), np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 

@@ -1,9 +1,10 @@
 """What the width of the float first and last layer, and of residual streams, costs on real checkpoints.
 
-    python benchmarks/edge_bits.py [--checkpoint "DAQ W1A1"] [--markdown FILE]
+    python benchmarks/edge_bits.py [--checkpoint "DAQ W1A1"] [--without-images] [--markdown FILE]
 
 Prints one row per checkpoint, edge width and stream width; docs/decisions/004-edge-bits.md keeps the output. Weights
-round, and streams narrow, by calibration images; nothing is chosen on the images that are reported.
+round, and streams narrow, by calibration images; nothing is chosen on the images that are reported. Without images,
+weights round as `qexport convert` does where no data is given, and streams stay wide.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def integer_predictions(model: bytes, data: Dataset) -> Predictions:
     return np.concatenate(parts)
 
 
-def cells(file: str, bits: int, sets: list[Dataset]) -> Iterator[tuple[Predictions, Cell]]:
+def cells(file: str, bits: int, sets: list[Dataset], with_images: bool) -> Iterator[tuple[Predictions, Cell]]:
     """Predictions of the frozen network, and those of every combination of widths."""
     settings = Settings(weight_bits=bits, act_bits=bits, mean=MEAN, std=STD)
     network = load_network(DATA / "checkpoints" / file, settings)
@@ -88,10 +89,10 @@ def cells(file: str, bits: int, sets: list[Dataset]) -> Iterator[tuple[Predictio
     frozen = np.concatenate([frozen_predictions(network.frozen.module, data) for data in sets])
     for edge_bits in EDGE_BITS:
         options = LayerOptions(edge_bits)
-        if edge_bits is not None:
+        if with_images and edge_bits is not None:
             options = replace(options, edge_weights=fit_edge_weights(graph, options, moments))
         real = quantize_layers(graph, options)
-        for stream_bits in STREAM_BITS:
+        for stream_bits in STREAM_BITS if with_images else (32,):
             lowered = lower(real, streams if stream_bits == 16 else {})
             model = to_onnx(lowered.graph, metadata={}).SerializeToString()
             found = np.concatenate([integer_predictions(model, data) for data in sets])
@@ -116,15 +117,16 @@ def row(title: str, cell: Cell, frozen: Predictions, wide: Predictions, sets: li
 
 @click.command()
 @click.option("--checkpoint", type=click.Choice(list(CHECKPOINTS)), help="only this one")
+@click.option("--without-images", is_flag=True, help="round weights without calibration images")
 @click.option("--markdown", type=click.Path(path_type=Path), help="also write the table to this file")
-def main(checkpoint: str | None, markdown: Path | None) -> None:
+def main(checkpoint: str | None, without_images: bool, markdown: Path | None) -> None:
     """Measure edge and stream widths on the real checkpoints."""
     sets = [open_dataset(DATA / "cifar10" / name, SHAPE) for name in ("test.npz", "test_jpeg")]
     lines = list(HEAD)
     click.echo("\n".join(lines))
     for title in [checkpoint] if checkpoint else CHECKPOINTS:
         wide: Predictions = np.empty(0, np.int64)
-        for frozen, cell in cells(*CHECKPOINTS[title], sets):
+        for frozen, cell in cells(*CHECKPOINTS[title], sets, not without_images):
             wide = cell.found if cell.stream_bits == 32 else wide
             lines.append(row(title, cell, frozen, wide, sets))
             click.echo(lines[-1])

@@ -122,7 +122,10 @@ static void backwards(void *context, uint32_t count, void (*work)(void *argument
 static void run(const qxr_model *model, const ends *e, uint32_t threads, uint8_t rubbish)
 {
     const size_t size = qxr_arena_size(model, threads);
-    qxr_host host = {threads, threads > 1 ? backwards : NULL, NULL, check_values, (void *)(uintptr_t)model};
+    qxr_host host = {.threads = threads,
+                     .parallel = threads > 1 ? backwards : NULL,
+                     .tap = check_values,
+                     .tap_context = (void *)(uintptr_t)model};
     uint8_t *block = aligned_alloc(64, (size + 2 * GUARD + 63) / 64 * 64), *arena = block + GUARD;
     qxr_status status;
     memset(block, rubbish, size + 2 * GUARD);

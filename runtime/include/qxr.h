@@ -117,6 +117,10 @@ typedef struct qxr_host {
     void *context;
     qxr_tap tap;              /* may be null; with several threads it is called from all of them */
     void *tap_context;
+    /* Called on the calling thread whenever the tensors first .. end - 1 are complete: first the inputs, then the results
+     * of each group of operators that run together. May be null. A host with a clock can time layers by it. */
+    void (*passed)(void *context, uint32_t first, uint32_t end);
+    void *passed_context;
 } qxr_host;
 
 /* Bytes of working memory for one run at a time on so many threads: the file's plan, and tiles for each thread. */

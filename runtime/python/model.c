@@ -201,6 +201,18 @@ static int take_buffers(buffers *list, PyObject *arrays, const char *what, const
     return 0;
 }
 
+/* Takes the array that nanoseconds are added to: int64, one for each tensor of the file and one more. */
+static int take_times(buffers *list, PyObject *array, const model_object *self)
+{
+    list->views = calloc(1, sizeof(Py_buffer));
+    list->addresses = calloc(1, sizeof(void *));
+    if (list->views == NULL || list->addresses == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return take_buffer(list, array, "times", 1, qxr_tensor_count(&self->model) + 1u, sizeof(int64_t));
+}
+
 static workspace *borrow_workspace(model_object *self)
 {
     workspace *space = self->idle;
@@ -232,11 +244,12 @@ static qxr_status run_without_gil(model_object *self, workspace *space, const sa
 
 static PyObject *model_run(PyObject *object, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"inputs", "outputs", "batch", "tensors", NULL};
+    static char *names[] = {"inputs", "outputs", "batch", "tensors", "times", NULL};
     model_object *self = (model_object *)object;
-    PyObject *inputs, *outputs, *tensors = Py_None, *result = NULL;
+    PyObject *inputs, *outputs, *tensors = Py_None, *times = Py_None, *result = NULL;
     Py_ssize_t batch;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OOn|O:run", names, &inputs, &outputs, &batch, &tensors)) {
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OOn|OO:run", names, &inputs, &outputs, &batch, &tensors,
+                                     &times)) {
         return NULL;
     }
     if (batch < 0) {
@@ -245,7 +258,7 @@ static PyObject *model_run(PyObject *object, PyObject *arguments, PyObject *keyw
     }
     const qxr_model *model = &self->model;
     const size_t count = (size_t)batch;
-    buffers in = {0}, out = {0}, all = {0};
+    buffers in = {0}, out = {0}, all = {0}, clocks = {0};
     workspace *space = NULL;
     const int ready =
         take_buffers(&in, inputs, "input", self, qxr_input_info, qxr_input_count(model), count, sizeof(uint8_t)) == 0 &&
@@ -253,14 +266,17 @@ static PyObject *model_run(PyObject *object, PyObject *arguments, PyObject *keyw
                      sizeof(int32_t)) == 0 &&
         (tensors == Py_None || take_buffers(&all, tensors, "tensor", self, qxr_tensor_info_at, qxr_tensor_count(model),
                                             count, sizeof(int32_t)) == 0) &&
+        (times == Py_None || take_times(&clocks, times, self) == 0) &&
         (space = borrow_workspace(self)) != NULL;
     if (ready) {
-        const samples whole = {count, in.addresses, out.addresses, all.addresses};
+        const samples whole = {count, in.addresses, out.addresses, all.addresses,
+                               clocks.held > 0 ? clocks.addresses[0] : NULL};
         const qxr_status status = run_without_gil(self, space, &whole);
         result = status == QXR_OK
                      ? Py_NewRef(Py_None)
                      : raise_status(PyType_GetModuleState(Py_TYPE(object)), status, QXR_STATUS_COUNT);
     }
+    release_buffers(&clocks);
     release_buffers(&all);
     release_buffers(&out);
     release_buffers(&in);
@@ -356,9 +372,11 @@ static PyGetSetDef attributes[] = {
 
 static PyMethodDef methods[] = {
     {"run", (PyCFunction)(void (*)(void))model_run, METH_VARARGS | METH_KEYWORDS,
-     "run(inputs, outputs, batch, tensors=None)\n\nRuns `batch` samples: inputs (uint8) are read, outputs (int32) and, "
-     "where given, `tensors` (int32, one array\nfor each tensor of the file; those of the inputs stay as they are) are "
-     "written. All arrays are contiguous, batch first,\nchannels second. The GIL is released; calls may overlap."},
+     "run(inputs, outputs, batch, tensors=None, times=None)\n\nRuns `batch` samples: inputs (uint8) are read, outputs "
+     "(int32) and, where given, `tensors` (int32, one array\nfor each tensor of the file; those of the inputs stay as they are) are "
+     "written. All arrays are contiguous, batch first,\nchannels second. To `times` (int64, an element for each tensor "
+     "and one more) nanoseconds are added: each group of operators\nto the element of its last tensor, outputs to the last "
+     "one. The GIL is released; calls may overlap."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,5 +1,7 @@
 #include "module.h"
 
+#include "peak.h"
+
 PyObject *raise_status(const module_state *state, qxr_status status, uint32_t failed_at)
 {
     PyObject *arguments = Py_BuildValue("isI", (int)status, qxr_status_text(status), (unsigned int)failed_at);
@@ -31,7 +33,29 @@ static PyObject *isas(PyObject *module, PyObject *unused)
     return found;
 }
 
+static PyObject *peak(PyObject *module, PyObject *arguments)
+{
+    const char *isa;
+    unsigned long long least;
+    uint64_t done = 0;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "sK:peak_products", &isa, &least)) {
+        return NULL;
+    }
+    if (!qxr_isa_available(isa)) {
+        PyErr_Format(PyExc_ValueError, "instruction set %s is not available here", isa);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    done = peak_products(isa, least);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromUnsignedLongLong(done);
+}
+
 static PyMethodDef functions[] = {
+    {"peak_products", peak, METH_VARARGS,
+     "peak_products(isa, least) -> int\n\nMultiplies and adds bytes at least so often with operands in the first-level "
+     "cache, to be timed; returns how often,\n0 where there is no such kernel."},
     {"isas", isas, METH_NOARGS,
      "isas() -> list[tuple[str, bool]]\n\nInstruction sets this build has kernels for, best last, and whether this "
      "processor can run them."},

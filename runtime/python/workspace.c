@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "pool.h"
@@ -26,6 +27,32 @@ typedef struct tap_target {
     const samples *batch;
     size_t sample;
 } tap_target;
+
+/* One run with a stopwatch. */
+typedef struct stopwatch {
+    int64_t *times;
+    int64_t at; /* when the last lap began */
+} stopwatch;
+
+static int64_t nanoseconds(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void lap(stopwatch *watch, size_t index)
+{
+    const int64_t now = nanoseconds();
+    watch->times[index] += now - watch->at;
+    watch->at = now;
+}
+
+static void passed(void *context, uint32_t first, uint32_t end)
+{
+    (void)first;
+    lap(context, end - 1u);
+}
 
 static size_t aligned(size_t bytes) { return (bytes + ARENA_ALIGN - 1u) / ARENA_ALIGN * ARENA_ALIGN; }
 
@@ -63,7 +90,16 @@ static void run_sample(job *whole, uint32_t slot, size_t sample, void *arena, si
         host.tap = store_tile;
         host.tap_context = &target;
     }
+    stopwatch watch = {whole->batch->times, 0};
+    if (watch.times != NULL) {
+        host.passed = passed;
+        host.passed_context = &watch;
+        watch.at = nanoseconds();
+    }
     const qxr_status status = qxr_run(space->model, arena, arena_bytes, inputs, outputs, &host);
+    if (watch.times != NULL) {
+        lap(&watch, qxr_tensor_count(space->model));
+    }
     if (status != QXR_OK) {
         int none = QXR_OK;
         atomic_compare_exchange_strong(&whole->status, &none, (int)status);
@@ -86,7 +122,8 @@ static void run_samples(void *argument, uint32_t slot)
 
 qxr_status workspace_run(workspace *space, const samples *batch)
 {
-    job whole = {.space = space, .batch = batch, .count = batch->count - batch->count % space->threads};
+    const size_t side_by_side = batch->times == NULL ? batch->count - batch->count % space->threads : 0;
+    job whole = {.space = space, .batch = batch, .count = space->team != NULL ? side_by_side : batch->count};
     atomic_init(&whole.next, 0u);
     atomic_init(&whole.status, QXR_OK);
     if (space->team == NULL) {

@@ -11,6 +11,8 @@ typedef struct samples {
     void *const *inputs;
     void *const *outputs;
     void *const *tensors; /* an array for each tensor of the file, to be filled with all results; null: none wanted */
+    int64_t *times;       /* nanoseconds are added: for every tensor of the file, the last ones of their groups, and one
+                           * behind them for handing back outputs; then samples run one by one. Null: not wanted */
 } samples;
 
 typedef struct workspace {

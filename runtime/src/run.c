@@ -104,6 +104,12 @@ static void run_group(qxr_group *group, uint32_t threads)
         run_tiles(group, 0);
 }
 
+static void report(const qxr_host *host, uint32_t first, uint32_t end)
+{
+    if (host && host->passed)
+        host->passed(host->passed_context, first, end);
+}
+
 /* A convolution without its packed weights runs on the scalar kernel, which reads the rows of the file. */
 static void choose_kernel(qxr_group *group, qxr_conv *conv, const uint8_t **next_packed)
 {
@@ -123,7 +129,7 @@ static void choose_kernel(qxr_group *group, qxr_conv *conv, const uint8_t **next
 
 static void run_groups(qxr_group *group, uint32_t threads)
 {
-    const uint32_t ops = qxr_get_header(group->model)->op_count;
+    const uint32_t ops = qxr_get_header(group->model)->op_count, inputs = qxr_get_header(group->model)->input_count;
     const uint8_t *packed = group->model->prepacked;
     for (group->first = 0; group->first < ops; group->first = group->end) {
         qxr_conv conv;
@@ -132,6 +138,7 @@ static void run_groups(qxr_group *group, uint32_t threads)
             group->end++;
         choose_kernel(group, &conv, &packed);
         run_group(group, threads);
+        report(group->host, inputs + group->first, inputs + group->end);
     }
 }
 
@@ -203,6 +210,7 @@ qxr_status qxr_run(const qxr_model *model, void *arena, size_t arena_size, const
     group.sizes = &sizes;
     for (uint32_t i = 0; i < header->input_count; i++)
         copy_input(qxr_get_tensor(model, i), arena, inputs[i]);
+    report(host, 0, header->input_count);
     run_groups(&group, threads);
     for (uint32_t i = 0; i < header->output_count; i++)
         copy_output(qxr_get_tensor(model, qxr_get_outputs(model)[i]), arena, outputs[i]);

@@ -21,6 +21,7 @@ import pytest
 from lowering import lowered_case
 
 from qexport import _runtime
+from qexport.backends.packed.reader import parse_packed
 from qexport.backends.packed.writer import to_packed
 from qexport.reference import interpret
 
@@ -290,3 +291,44 @@ def test_nothing_leaks(file: bytes, arrays: Arrays) -> None:
         with pytest.raises(_runtime.StatusError):
             _runtime.Model(whole[:-1])
     assert [sys.getrefcount(o) for o in (x, y, whole)] == before
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_times_are_added_to_the_last_tensor_of_each_group(file: bytes, arrays: Arrays, threads: int) -> None:
+    x, expected = arrays
+    model = _runtime.Model(file, threads=threads)
+    count = len(model.tensors)
+    times, found = np.zeros(count + 1, np.int64), np.empty_like(expected)
+    model.run([x], [found], len(x), times=times)
+    assert np.array_equal(found, expected)
+    groups = {len(model.inputs) - 1, *last_of_groups(file), count}
+    assert set(np.flatnonzero(times).tolist()) <= groups
+    assert times[times > 0].size > 2
+    before = times.copy()
+    model.run([x], [found], len(x), times=times)
+    assert np.all(times[before > 0] > before[before > 0]), "a second run adds"
+
+
+def last_of_groups(file: bytes) -> list[int]:
+    """Tensors whose operator the next one does not join, from the records of the file (docs/packed-format.md)."""
+    sections = parse_packed(file).sections
+    joins = [bool(record["flags"] & 1) for record in sections.ops] + [False]
+    return [sections.inputs + k for k in range(len(sections.ops)) if not joins[k + 1]]
+
+
+def test_an_array_for_times_of_the_wrong_size_is_refused(file: bytes, arrays: Arrays) -> None:
+    x, expected = arrays
+    model = _runtime.Model(file)
+    with pytest.raises(ValueError, match="times 0 has"):
+        model.run([x], [np.empty_like(expected)], len(x), times=np.zeros(len(model.tensors), np.int64))
+
+
+@pytest.mark.parametrize("isa", [name for name, available in _runtime.isas() if available])
+def test_every_instruction_set_has_a_peak(isa: str) -> None:
+    done = _runtime.peak_products(isa, 1_000_000)
+    assert 1_000_000 <= done < 2_000_000
+
+
+def test_a_peak_of_an_instruction_set_that_is_not_here_is_refused() -> None:
+    with pytest.raises(ValueError, match="no_such_set is not available"):
+        _runtime.peak_products("no_such_set", 1)

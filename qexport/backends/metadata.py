@@ -8,7 +8,17 @@ from typing import Any
 
 from qexport.errors import ArtifactError
 
-_TEXT_KEYS = ("source_sha256", "source_file", "family", "architecture", "preprocessing", "format", "qdq_notes")
+_TEXT_KEYS = (
+    "source_sha256",
+    "source_file",
+    "version",
+    "graph",
+    "family",
+    "architecture",
+    "preprocessing",
+    "format",
+    "qdq_notes",
+)
 
 
 def decode_metadata(properties: dict[str, str], path: str | Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qexport import __version__
 from qexport.backends.onnx.inspection import weight_bytes
 from qexport.backends.onnx.integer import to_onnx
 from qexport.backends.onnx.postprocess import Head, to_post_process
@@ -23,6 +24,7 @@ from qexport.conversion.report import conversion_report, layer_nodes, layer_row
 from qexport.conversion.settings import Settings
 from qexport.detection import Detector
 from qexport.errors import OptionError
+from qexport.ir import fingerprint
 from qexport.passes.layers import DEFAULT_ACT_BITS
 
 FILE_NAMES = {"onnx": "model.onnx", "onnx-qdq": "model.qdq.onnx", "qpk": "model.qpk"}
@@ -36,6 +38,9 @@ POST_PROCESS_NAME = "post.onnx"
 REPORT_NAME = "report.json"
 DEFAULT_OPSET = 25
 QDQ_NOTES_KEY = "qexport.qdq_notes"
+
+VERSION_KEY, GRAPH_KEY = "qexport.version", "qexport.graph"
+"""Who wrote an artifact, and the fingerprint of its integer graph."""
 
 RECORDED_KEYS = ("qexport.bounds", "qexport.layers")
 """Metadata that the records of a .qpk file hold anyway."""
@@ -134,6 +139,8 @@ def metadata(built: Built) -> dict[str, str]:
     return {
         "qexport.source_sha256": checkpoint.sha256,
         "qexport.source_file": checkpoint.source.name,
+        VERSION_KEY: __version__,
+        GRAPH_KEY: fingerprint(lowered.graph),
         "qexport.family": checkpoint.family,
         "qexport.architecture": checkpoint.arch,
         "qexport.settings": settings.to_json(),

@@ -1,5 +1,6 @@
 """The small, closed intermediate representation: tensors with proven ranges, single-output nodes, a verifier."""
 
+from qexport.ir.fingerprint import fingerprint
 from qexport.ir.graph import Graph, Node, prune, verify
 from qexport.ir.types import INT8, INT16, INT32, UINT8, IntType, TensorType, integer, real
 
@@ -12,6 +13,7 @@ __all__ = [
     "IntType",
     "Node",
     "TensorType",
+    "fingerprint",
     "integer",
     "prune",
     "real",

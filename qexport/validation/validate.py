@@ -13,11 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._pytree import tree_leaves
 
+from qexport import __version__
 from qexport.conversion.build import Built, Progress, build
+from qexport.conversion.convert import GRAPH_KEY, VERSION_KEY
 from qexport.conversion.report import proof_summary
 from qexport.conversion.settings import Settings
 from qexport.datasets import Dataset, check_labels, open_dataset
 from qexport.errors import ArtifactError, DataError, OptionError
+from qexport.ir import fingerprint
 from qexport.models.quantizers import set_soft
 from qexport.reference import interpret
 from qexport.validation.accuracy import Accuracy
@@ -87,6 +90,7 @@ def validate(
     opened = [open_artifact(path) for path in artifacts]
     _check_source(opened, Path(checkpoint))
     built = build(checkpoint, _common_settings(opened, overrides), progress=progress)
+    _check_graph(opened, built)
     names = built.checkpoint.class_names
     dataset = open_dataset(data, built.settings.input_shape, class_names=names, limit=limit)  # type: ignore[arg-type]
     judge = _judge(built, dataset)
@@ -184,6 +188,22 @@ def _check_source(artifacts: list[Artifact], checkpoint: Path) -> None:
                 got=f"source sha256 {artifact.source_sha256[:16]}...",
                 expected=f"{sha256[:16]}... of {checkpoint}",
                 remedy="give the checkpoint it was converted from, or convert again",
+            )
+
+
+def _check_graph(artifacts: list[Artifact], built: Built) -> None:
+    """What is rebuilt must be what was written: if not, comparing layers would only show that they differ, not why."""
+    rebuilt = fingerprint(built.graph)
+    for artifact in artifacts:
+        stored = artifact.properties.get(GRAPH_KEY, rebuilt)  # files of versions before 0.1 do not say
+        if stored != rebuilt:
+            version = artifact.properties.get(VERSION_KEY, "unknown")
+            raise ArtifactError(
+                "the checkpoint no longer converts to the network in the artifact",
+                where=str(artifact.file),
+                got=f"integer graph {stored}, written by qexport {version}",
+                expected=f"{rebuilt}, which qexport {__version__} makes of the same checkpoint and settings",
+                remedy=f"convert again with this qexport, or validate with qexport {version}",
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,19 @@ def test_another_checkpoint_is_refused(artifact: Artifact, data_dir: Path, image
     other = data_dir / "checkpoints" / "qn" / "resnet20_w2t.pth"
     with pytest.raises(ArtifactError, match="made from another checkpoint"):
         validate([artifact.files["onnx"]], checkpoint=other, data=images, limit=4)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "qpk"])
+def test_an_artifact_of_another_version_is_refused_with_the_cause(
+    checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("qexport.passes.edge_weights.ACCUMULATOR_SHARE", 0.7)  # what an older release might have had
+        patch.setattr(sys.modules["qexport.conversion.convert"], "__version__", "0.0.7")
+        older = convert(checkpoint, tmp_path, bits=2, mean=MEAN, std=STD, formats=[kind])
+    with pytest.raises(ArtifactError, match="no longer converts") as caught:
+        validate([older.files[kind]], checkpoint=checkpoint, data=images, limit=4)
+    assert "written by qexport 0.0.7" in str(caught.value) and "convert again" in str(caught.value)
 
 
 def test_max_drop_needs_labels(artifact: Artifact, checkpoint: Path, tmp_path: Path) -> None:

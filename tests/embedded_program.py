@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from loader_program import find_clang
 
 from qexport.backends.packed.writer import to_packed
 from qexport.embed import embed
@@ -101,7 +102,8 @@ def cortex_m(cpu: str, machine: str, rom: int, ram: int, *flags: str) -> Target:
     return Target("arm-none-eabi-gcc", (f"-mcpu={cpu}", "-mthumb", *flags, *linked, *places), emulator, (start,))
 
 
-GCC = Target("gcc")
+GCC, CLANG = Target("gcc"), Target(find_clang() or "clang")
+HERE_BY_COMPILER = {"gcc": GCC, "clang": CLANG}
 CORTEX_M = {
     "cortex-m3": cortex_m("cortex-m3", "mps2-an385", 0, 0x20000000),
     "cortex-m4": cortex_m("cortex-m4", "mps2-an386", 0, 0x20000000),
@@ -110,7 +112,9 @@ CORTEX_M = {
     "cortex-m55": cortex_m("cortex-m55", "mps3-an547", 0, 0x31000000, "-mfloat-abi=soft"),
 }
 LINUX = {
-    "aarch64": Target("aarch64-linux-gnu-gcc", ("-march=armv8.2-a+dotprod",), ("qemu-aarch64-static", "-cpu", "max")),
+    "aarch64": Target(
+        "aarch64-linux-gnu-gcc", ("-march=armv8.2-a+dotprod",), ("qemu-aarch64-static", "-cpu", "cortex-a76")
+    ),
     "armv7": Target("arm-linux-gnueabihf-gcc", (), ("qemu-arm-static",)),
     "riscv64": Target("riscv64-linux-gnu-gcc", (), ("qemu-riscv64-static",)),
     "s390x": Target("s390x-linux-gnu-gcc", (), ("qemu-s390x-static",), byte_order=">"),
@@ -118,6 +122,19 @@ LINUX = {
 LINUX["aarch64-plain"] = Target("aarch64-linux-gnu-gcc", (), ("qemu-aarch64-static", "-cpu", "cortex-a53"))
 QUICK = {"cortex-m4", "s390x"}
 """Processors of the short test run: the one with two products at a time, and the one with the other byte order."""
+
+
+def undefined_symbols(target: Target, source: Path) -> set[str]:
+    """What a C file takes from elsewhere; fails if it has writable data."""
+    target.require()
+    nm = shutil.which("nm") or pytest.skip("nm is not installed")
+    compiled = source.with_suffix(f".{Path(target.compiler).name}.o")
+    flags = ["-std=c99", "-Os", "-fno-builtin", "-fno-stack-protector", "-c"]
+    done = run([target.compiler, *flags, source, "-o", compiled])
+    assert done.returncode == 0, done.stderr.decode()
+    symbols = [line.split()[-2:] for line in run([nm, compiled]).stdout.decode().splitlines()]
+    assert {kind for kind, _ in symbols} <= {"T", "t", "r", "U"}
+    return {symbol for kind, symbol in symbols if kind == "U"} - {"_GLOBAL_OFFSET_TABLE_"}
 
 
 def self_check(target: Target, folder: Path, *flags: str) -> str:

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from embedded_program import CORTEX_M, GCC, HERE, LINUX, Target, build, expected_outputs, replay, self_check
+from embedded_program import (
+    CORTEX_M,
+    HERE,
+    HERE_BY_COMPILER,
+    LINUX,
+    Target,
+    build,
+    expected_outputs,
+    replay,
+    self_check,
+    undefined_symbols,
+)
 
 from qexport.backends.packed.reader import read_packed
 from qexport.checkpoints import save_native
@@ -16,14 +27,14 @@ from qexport.models.papers import PAIRS, SMALL_INPUTS
 from qexport.models.registry import architecture
 from qexport.models.seeded import random_images, seeded
 
-pytestmark = pytest.mark.slow
-
 DEMO = HERE.parents[1] / "models" / "checkpoints" / "digits_w2a2.pt"
+PROCESSORS = {**HERE_BY_COMPILER, **LINUX}
 SANITIZERS = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
-def check(model: Path, folder: Path, target: Target, *flags: str) -> None:
+def check(model: Path, folder: Path, target: Target) -> None:
     """Three random images give equal outputs."""
+    flags = SANITIZERS if target in HERE_BY_COMPILER.values() else ("-O2",)
     values, graph = embed(model, folder), read_packed(model).to_graph()
     rng = np.random.default_rng(8)
     feeds = {name: rng.integers(0, 256, (3, *t.shape)) for name, t in graph.inputs.items()}
@@ -39,9 +50,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return convert(DEMO, folder, bits=2, formats=("qpk",)).files["qpk"]
 
 
-@pytest.mark.parametrize("processor", ["gcc", *LINUX])
+@pytest.mark.parametrize("processor", PROCESSORS)
 def test_demo(processor: str, demo: Path, tmp_path: Path) -> None:
-    check(demo, tmp_path, LINUX.get(processor, GCC), *(SANITIZERS if processor == "gcc" else ["-O2"]))
+    check(demo, tmp_path, PROCESSORS[processor])
 
 
 @pytest.mark.parametrize("processor", CORTEX_M)
@@ -67,6 +78,21 @@ def seeded_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     return convert(checkpoint, folder, formats=("qpk",), calibration_data=images).files["qpk"]
 
 
-@pytest.mark.parametrize("processor", ["gcc", *LINUX])
+@pytest.mark.slow
+@pytest.mark.parametrize("processor", PROCESSORS)
 def test_seeded_networks(processor: str, seeded_model: Path, tmp_path: Path) -> None:
-    check(seeded_model, tmp_path, LINUX.get(processor, GCC), *(SANITIZERS if processor == "gcc" else ["-O2"]))
+    check(seeded_model, tmp_path, PROCESSORS[processor])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processor", CORTEX_M)
+def test_seeded_networks_on_cortex_m(processor: str, seeded_model: Path, tmp_path: Path) -> None:
+    embed(seeded_model, tmp_path)
+    assert "self-check passed" in self_check(CORTEX_M[processor], tmp_path, "-Os")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", HERE_BY_COMPILER)
+def test_no_writable_data_and_no_library(compiler: str, seeded_model: Path, tmp_path: Path) -> None:
+    embed(seeded_model, tmp_path)
+    assert undefined_symbols(HERE_BY_COMPILER[compiler], tmp_path / "model.c") <= {"memcpy", "memset"}

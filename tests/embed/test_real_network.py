@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from embedded_program import CORTEX_M, HERE, LINUX, Target, build, count_instructions, replay, run, self_check
+from embedded_program import (
+    CORTEX_M,
+    HERE,
+    HERE_BY_COMPILER,
+    LINUX,
+    build,
+    count_instructions,
+    replay,
+    run,
+    self_check,
+    undefined_symbols,
+)
 
 from qexport import convert
 from qexport.backends.packed.reader import read_packed
 from qexport.embed import embed
 from qexport.reference import interpret
-
-pytestmark = pytest.mark.slow
 
 IMAGES = 8
 CALIBRATION_IMAGES = 64
@@ -23,6 +33,14 @@ RUNTIME = HERE.parents[1] / "runtime"
 MOST_CONSTANTS, MOST_CODE, MOST_ARENA = 52 * 1024, 12 * 1024, 64 * 1024
 MOST_INSTRUCTIONS = 48_500_000
 """3 % above what was measured with gcc 12.2 at -Os."""
+
+
+QUICK = {"gcc", "cortex-m4"}
+"""Processors of the short test run."""
+
+
+def marked(processors: Iterable[str]) -> list:
+    return [p if p in QUICK else pytest.param(p, marks=pytest.mark.slow) for p in processors]
 
 
 @pytest.fixture(scope="session")
@@ -45,13 +63,13 @@ def network(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model.qpk"
 
 
-@pytest.mark.parametrize("processor", ["gcc", *LINUX])
+@pytest.mark.parametrize("processor", marked([*HERE_BY_COMPILER, *LINUX]))
 def test_images(processor: str, network: Path, data_dir: Path, tmp_path: Path) -> None:
-    target = LINUX.get(processor, Target("gcc"))
+    target = {**HERE_BY_COMPILER, **LINUX}[processor]
     values = embed(network, tmp_path)
     with np.load(data_dir / "cifar10" / "test.npz") as file:
         images = file["images"][:IMAGES].transpose(0, 3, 1, 2)
-    flags = ["-O1", "-fsanitize=address,undefined"] if processor == "gcc" else ["-O2"]
+    flags = ["-O1", "-fsanitize=address,undefined"] if processor in HERE_BY_COMPILER else ["-O2"]
     program = build(target, tmp_path, ["model.c", HERE / "replay.c"], *flags)
     found = replay(target, program, images, values["output_size"])
     graph = read_packed(network).to_graph()
@@ -59,7 +77,13 @@ def test_images(processor: str, network: Path, data_dir: Path, tmp_path: Path) -
     assert np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize("processor", CORTEX_M)
+@pytest.mark.parametrize("compiler", marked(HERE_BY_COMPILER))
+def test_no_writable_data_and_no_library(compiler: str, network: Path, tmp_path: Path) -> None:
+    embed(network, tmp_path)
+    assert undefined_symbols(HERE_BY_COMPILER[compiler], tmp_path / "model.c") <= {"memcpy", "memset"}
+
+
+@pytest.mark.parametrize("processor", marked(CORTEX_M))
 def test_cortex_m(processor: str, network: Path, tmp_path: Path) -> None:
     embed(network, tmp_path)
     assert "self-check passed" in self_check(CORTEX_M[processor], tmp_path, "-Os")
@@ -85,6 +109,7 @@ def test_memory_on_a_cortex_m4(network: Path, tmp_path: Path) -> None:
     assert not sections.get("data") and not sections.get("bss")
 
 
+@pytest.mark.slow
 def test_instructions_on_a_cortex_m4(network: Path, tmp_path: Path) -> None:
     """At most a third of what the generic kernels of the runtime take."""
     embed(network, tmp_path)

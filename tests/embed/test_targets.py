@@ -19,17 +19,22 @@ from embedded_program import (
     self_check,
     write_network,
 )
+from lowering import lowered_case
 from packed_networks import GOLDEN
 from plane_networks import plane_network
 
-NETWORKS = {**GOLDEN, "planes": lambda: plane_network((-1, 1), 1)}
+NETWORKS = {
+    **GOLDEN,
+    "planes": lambda: plane_network((-1, 1), 1),
+    "inverted-residual": lambda: lowered_case("inverted-residual", 1)[0].graph,
+}
 MOST_INSTRUCTIONS = 306_000
 """For the network of planes on a Cortex-M4 at -Os: 3 % above what was measured with gcc 12.2."""
 
 
 def pairs(table: dict) -> list:
-    """Every processor with every network; the short test run has two networks on two processors."""
-    quick = {(processor, network) for processor in QUICK for network in ("products", "planes")}
+    """Every processor with every network; the short test run has three networks on two processors."""
+    quick = {(processor, network) for processor in QUICK for network in ("products", "planes", "inverted-residual")}
     return [
         pair if pair in quick else pytest.param(*pair, marks=pytest.mark.slow)
         for pair in itertools.product(table, NETWORKS)

@@ -6,7 +6,7 @@ CHECKPOINT := models/checkpoints/digits_w2a2.pt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all bench bench-kernels fuzz lint clean
+.PHONY: demo test test-all bench bench-kernels fuzz wasm lint clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -44,6 +44,10 @@ fuzz:
 	mkdir -p build/fuzz/corpus
 	cd build/fuzz && fuzz/qxr_fuzz -jobs=2 -workers=2 -max_total_time=$$(($(FUZZ_SECONDS) / 2)) -max_len=16384 -timeout=20 \
 		corpus ../../runtime/fuzz/corpus ../../runtime/fuzz/regressions
+
+# The runtime as a WebAssembly module, which is committed; a test fails when its sources have changed.
+wasm: $(VENV)/.installed-test
+	$(BIN)/python runtime/wasm/build.py
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .

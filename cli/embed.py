@@ -14,17 +14,20 @@ import click
     metavar="T",
     default="c",
     show_default=True,
-    help="c (Makefile), cmake, arduino or zephyr: what stands beside the C files.",
+    help="c (Makefile), cmake, arduino or zephyr: what stands beside the C files; or wasm: a web page.",
 )
 @click.option(
     "--name", metavar="NAME", default="model", show_default=True, help="Of files and functions; capitals for macros."
 )
 @click.option("-o", "--output", required=True, metavar="DIR", type=click.Path(), help="Directory for the files.")
 def embed(model: str, target: str, name: str, output: str) -> None:
-    """Write a .qpk network as C99 that runs without this package.
+    """Write a .qpk network as C99, or as a web page, that runs without this package.
 
     The C has the constants, only the kernels this network uses and one function NAME_run; no heap, no floating point,
     no library but memcpy and memset. Beside it stand a test vector with a self-check, an example and a README.
+
+    With --target wasm the directory is for a web server: the network, the C runtime as a WebAssembly module, its
+    JavaScript API and a page that classifies images.
     """
     from qexport.cli.tables import count
     from qexport.embed import embed as write

@@ -134,10 +134,11 @@ def test_wheel_and_sdist_hold_every_module(tmp_path: Path) -> None:
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
     tracked = subprocess.run(["git", "ls-files"], cwd=clone, check=True, capture_output=True, text=True).stdout.split()
     links = {"cli", "calibration", "models"}
+    kinds = (".py", ".pyi", "/py.typed", ".j2", ".js", ".ts", ".css", ".wasm")
     expected = {
         f"qexport/{name}" if name.partition("/")[0] in links else name
         for name in tracked
-        if name.partition("/")[0] in {"qexport", *links} and name.endswith((".py", ".pyi", "/py.typed", ".j2"))
+        if name.partition("/")[0] in {"qexport", *links} and name.endswith(kinds)
     }
     expected.add("qexport/_runtime.abi3.so")
 

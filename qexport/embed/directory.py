@@ -13,6 +13,7 @@ from qexport.backends.packed.reader import read_packed
 from qexport.conversion.output import staged
 from qexport.embed.program import describe, reference_sample, write_program
 from qexport.embed.source import environment, wrapped
+from qexport.embed.web_page import WEB_FILES, write_web
 from qexport.errors import OptionError
 
 _SOURCES = {
@@ -37,6 +38,7 @@ TARGETS: dict[str, dict[str, str]] = {
         "zephyr/CMakeLists.txt": "zephyr_CMakeLists.txt.j2",
         "zephyr/Kconfig": "Kconfig.j2",
     },
+    "wasm": WEB_FILES,
 }
 """Target -> file -> template."""
 
@@ -46,7 +48,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 def embed(
     model: str | os.PathLike[str], output: str | os.PathLike[str], *, target: str = "c", name: str = "model"
 ) -> dict[str, Any]:
-    """Write the C99 program of a packed network.
+    """Write the C99 program of a packed network, or its directory for a web server.
 
     Args:
         model: a .qpk file.
@@ -69,6 +71,8 @@ def embed(
             "this name cannot be part of a C identifier", where="--name", got=name, expected=_NAME.pattern
         )
     packed = read_packed(Path(model))
+    if target == "wasm":
+        return write_web(packed, Path(output), name)
     program = write_program(packed)
     given, expected = reference_sample(packed)
     values = describe(program) | {

@@ -17,17 +17,24 @@ from qexport.cli.progress import StageLine
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @checkpoint_options
 def inspect(file: str, assert_integer: bool, as_json: bool, **options: Any) -> None:
-    """Show what a checkpoint, an ONNX file or a .qpk file holds.
+    """Show what a checkpoint, an ONNX file, a .qpk file or a calibration file holds.
 
-    A file named *.onnx or *.qpk is read as an artifact, any other as a checkpoint; the options below say how.
+    A file named *.onnx or *.qpk is read as an artifact, one named *.json as a calibration, any other as a
+    checkpoint; the options below say how.
     """
     from qexport.session import is_packed
 
-    if file.lower().endswith(".onnx") or is_packed(file):
+    suffix = Path(file).suffix.lower()
+    if suffix in (".onnx", ".json") or is_packed(file):
         if unused := given(options):
             option = next(iter(unused)).replace("_", "-")
-            raise click.UsageError(f"--{option} is for checkpoints, not for {Path(file).suffix} files.")
-        (_inspect_packed if is_packed(file) else _inspect_onnx)(file, assert_integer, as_json)
+            raise click.UsageError(f"--{option} is for checkpoints, not for {suffix} files.")
+        if suffix == ".json":
+            if assert_integer:
+                raise click.UsageError("--assert-integer is for artifacts; a calibration computes nothing.")
+            _inspect_calibration(file, as_json)
+        else:
+            (_inspect_packed if is_packed(file) else _inspect_onnx)(file, assert_integer, as_json)
     elif assert_integer:
         raise click.UsageError("--assert-integer is for artifacts; a checkpoint computes in floats.")
     else:
@@ -62,6 +69,22 @@ def _inspect_packed(file: str, assert_integer: bool, as_json: bool) -> None:
     print_packed(found)
     if assert_integer:
         click.echo("integer only: the packed format has no float types.")
+
+
+def _inspect_calibration(file: str, as_json: bool) -> None:
+    from qexport.calibration import Calibration
+
+    found = Calibration.load(file)
+    if as_json:
+        click.echo(found.to_json(), nl=False)
+        return
+    from qexport.cli.calibration_tables import print_calibration
+    from qexport.cli.tables import say, stdout_console
+
+    console = stdout_console()
+    if found.source is not None:
+        say(console, f"{file}: made for {found.source.file}, images {'x'.join(map(str, found.source.input_shape))}")
+    print_calibration(console, found)
 
 
 def _inspect_checkpoint(file: str, as_json: bool, options: dict[str, Any]) -> None:

@@ -65,7 +65,12 @@ def fit_rescale(
         if found is not None:
             return found
     raise AccumulatorError(
-        "no fixed-point multiplier fits", where=pending.tensor, got=f"gain/step up to {steepest:.3g}"
+        "no fixed-point multiplier fits",
+        where=pending.tensor,
+        got=f"gain/step up to {steepest:.3g}, values up to {span:.3g} steps",
+        expected="values that fit 32 bits in the steps of what reads them",
+        remedy="calibrate again: the range of an activation near this tensor is far too wide or too narrow; "
+        "without calibration, look for batch norms of nearly no variance",
     )
 
 

@@ -50,6 +50,15 @@ def test_file_and_tables(calibrated: tuple[Path, Result]) -> None:
     assert [p.name for p in path.parent.iterdir() if p.name.startswith(".")] == []
 
 
+def test_inspect_shows_the_file_again(qexport: Run, calibrated: tuple[Path, Result]) -> None:
+    path, made = calibrated
+    shown = qexport("inspect", path)
+    assert shown.exit_code == 0 and shown.stdout.startswith(f"{path}: made for digits.pt, images 1x8x8\n")
+    tables = made.stdout.split("Note:")[0].split(f"wrote {path}")[0]
+    assert shown.stdout.endswith(tables)
+    assert qexport("inspect", path, "--json").stdout == path.read_text(encoding="utf-8")
+
+
 def test_a_conversion_with_the_file_is_the_one_with_the_images(
     qexport: Run, weight_only: Path, images: Path, calibrated: tuple[Path, Result], tmp_path: Path
 ) -> None:

@@ -78,6 +78,8 @@ def test_help_states_what_the_library_does(qexport: Run) -> None:
         (("validate", "--checkpoint", "x.pt", "--data", "d"), "Missing argument 'ARTIFACT...'"),
         (("validate", "a.onnx", "--checkpoint", "x.pt", "--data", "d", "--limit", "0"), "0 is not in the range x>=1"),
         (("inspect", "a.onnx", "--bits", "2"), "--bits is for checkpoints"),
+        (("inspect", "a.json", "--bits", "2"), "--bits is for checkpoints"),
+        (("inspect", "a.json", "--assert-integer"), "--assert-integer is for artifacts"),
         (("inspect", "a.pt", "--assert-integer"), "--assert-integer is for artifacts"),
         (("run", "a.onnx"), "Missing option '--input'"),
         (("convret",), "No such command 'convret'"),

@@ -103,8 +103,9 @@ def test_saturation() -> None:
 
 def test_no_multiplier_fits() -> None:
     x = integer((1,), -(2**31), 2**31 - 1)
-    with pytest.raises(AccumulatorError, match="no fixed-point multiplier fits"):
+    with pytest.raises(AccumulatorError, match="no fixed-point multiplier fits") as caught:
         fit_rescale(Pending("x", rationals([Fraction(2**40)]), rationals([Fraction(0)])), x, rationals([Fraction(1)]))
+    assert caught.value.where == "x" and "1.1e+12" in str(caught.value.got) and "calibrate again" in str(caught.value)
 
 
 @settings(max_examples=300, deadline=None)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import qexport
+from qexport.cli.bench import bench
 from qexport.cli.calibrate import calibrate
 from qexport.cli.convert import convert
 from qexport.cli.embed import embed
@@ -75,10 +76,10 @@ def main() -> None:
     """Turn a network trained with soft quantizers into verified integer inference.
 
     convert writes integer-only ONNX from a checkpoint, calibrate measures ranges for it on images, validate proves it
-    on data, inspect shows what a file holds, run classifies images with the result, embed writes it as C, models lists
-    the architectures.
+    on data, inspect shows what a file holds, run classifies images with the result, bench measures its speed, embed
+    writes it as C, models lists the architectures.
     """
 
 
-for command in (calibrate, convert, validate, inspect, run, embed, models):
+for command in (calibrate, convert, validate, inspect, run, bench, embed, models):
     main.add_command(command)

@@ -22,6 +22,9 @@ SUFFIX = ".qpk"
 ISA_VARIABLE = "QXR_ISA"
 """Environment variable that names the instruction set for sessions whose caller names none."""
 
+OUTPUTS = ""
+"""Entry of `time_layers` for handing back the outputs."""
+
 MAX_THREADS = 256
 WHOLE_FILE = 0xFFFFFFFF
 """Index in an error that concerns no single tensor."""
@@ -175,12 +178,38 @@ class InferenceSession:
         inputs = {t.name for t in self._inputs}
         return {name: array for name, array in found.items() if name not in inputs}
 
+    def time_layers(self, input_feed: Mapping[str, NDArray]) -> dict[str, float]:
+        """How long each part of a run takes; images run one after the other.
+
+        Args:
+            input_feed: as for `run`.
+
+        Returns:
+            seconds, all images together: of taking in the inputs under the name of the last input, of each group of
+            operators that run together (docs/packed-format.md, section 6) under the name of its last result, and of
+            handing back the outputs under "".
+
+        Raises:
+            DataError: as `run`.
+        """
+        batch, arrays = self._feed(input_feed)
+        outputs = {t.name: np.empty((batch, *t.shape), np.int32) for t in self._outputs}
+        times = np.zeros(len(self._tensors) + 1, np.int64)
+        self._run(arrays, outputs, batch, None, times)
+        names = [*(t.name for t in self._tensors), OUTPUTS]
+        return {names[i]: int(times[i]) / 1e9 for i in np.flatnonzero(times)}
+
     def _run(
-        self, inputs: list[NDArray], outputs: dict[str, NDArray], batch: int, tensors: list[NDArray] | None
+        self,
+        inputs: list[NDArray],
+        outputs: dict[str, NDArray],
+        batch: int,
+        tensors: list[NDArray] | None,
+        times: NDArray[np.int64] | None = None,
     ) -> None:
         try:
             # One entry an output of the file, which may name a tensor twice.
-            self._model.run(inputs, [outputs[t.name] for t in self._outputs], batch, tensors)
+            self._model.run(inputs, [outputs[t.name] for t in self._outputs], batch, tensors, times)
         except load_runtime().StatusError as error:
             raise ArtifactError("the run failed", where=self._where, got=error.args[1]) from None
 

@@ -40,6 +40,7 @@ LAYERS = (
     "embed",
     "inspection",
     "validation",
+    "benchmark",
     "cli",
     "__main__",
 )
@@ -48,10 +49,12 @@ RANK = {layer: rank for rank, layer in enumerate(LAYERS)}
 # Heavy or replaceable libraries and the only layers that may import them.
 RESTRICTED = {
     # conversion, inspection and validation only make inputs and run networks with it; no command starts with them.
-    "torch": {"models", "checkpoints", "freeze", "capture", "calibration", "conversion", "inspection", "validation"},
+    "torch": {"models", "checkpoints", "freeze", "capture", "calibration", "conversion", "inspection", "validation"}
+    | {"benchmark"},
     "safetensors": {"models", "checkpoints"},
-    "onnx": {"backends"},
-    "onnxruntime": {"backends", "validation"},
+    "onnx": {"backends", "benchmark"},
+    "onnxruntime": {"backends", "validation", "benchmark"},
+    "openvino": {"benchmark"},
     "rich": {"cli"},
     "matplotlib": {"validation"},
     "jinja2": {"embed", "validation"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from qexport.errors import GraphError
 from qexport.ir.types import TensorType, real
-from qexport.ops.base import Op, register
+from qexport.ops.base import Op, register, rounded
 
 
 @register
@@ -43,8 +44,12 @@ class Affine(Op):
         return x * gain.reshape(-1, *trailing) + bias.reshape(-1, *trailing)
 
     def floats(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """gain and bias rounded to float64, shape [C] each."""
-        return np.array([float(g) for g in self.gain]), np.array([float(b) for b in self.bias])
+        """gain and bias rounded to float64, shape [C] each; read-only."""
+        return self._floats
+
+    @cached_property
+    def _floats(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return rounded(self.gain), rounded(self.bias)
 
     def __str__(self) -> str:
         return f"affine<{len(self.gain)} channels>"

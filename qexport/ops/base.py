@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
+from fractions import Fraction
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -70,6 +72,13 @@ def register(cls: OpClass) -> OpClass:
         raise GraphError("two ops share a kind", where=cls.kind)
     REGISTRY[cls.kind] = cls
     return cls
+
+
+def rounded(values: Iterable[Fraction]) -> NDArray[np.float64]:
+    """Exact rationals as float64 [n], read-only: for caches, since a Fraction's division costs microseconds."""
+    array = np.array([float(v) for v in values], np.float64)
+    array.flags.writeable = False
+    return array
 
 
 def require_int32(kind: str, lo: NDArray, hi: NDArray) -> None:

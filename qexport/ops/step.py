@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qexport.ir.types import TensorType, real
-from qexport.ops.base import Op, register
+from qexport.ops.base import Op, register, rounded
 from qexport.stepfunction import StepFunction
 
 
@@ -42,9 +43,13 @@ class Step(Op):
         return self.values()[self.function.codes(x)]
 
     def values(self) -> NDArray[np.float64]:
-        """Exact real values of all codes, float64 [n + 1]."""
+        """Exact real values of all codes, rounded to float64 [n + 1]; read-only."""
+        return self._values
+
+    @cached_property
+    def _values(self) -> NDArray[np.float64]:
         f = self.function
-        return np.array([float(f.scale * int(level) + f.offset) for level in f.levels])
+        return rounded(f.scale * int(level) + f.offset for level in f.levels)
 
     def __str__(self) -> str:
         return f"step<levels={self.function.levels.tolist()[:9]}, scale={float(self.function.scale):.6g}>"

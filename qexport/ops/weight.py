@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from qexport.ops.base import rounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +54,17 @@ class Weight:
         if self.scale is None:
             return self.array.astype(np.float64)
         trailing = (1,) * (self.array.ndim - 1)
-        values = self.array * np.array([float(s) for s in self.scale]).reshape(-1, *trailing)
-        if self.input_unit is None:
-            return values
-        unit = np.array([float(u) for u in self.input_unit])
-        return values / spread_over_groups(unit, self.array)
+        values = self.array * self._scales.reshape(-1, *trailing)
+        return values if self.input_unit is None else values / spread_over_groups(self._units, self.array)
+
+    @cached_property
+    def _scales(self) -> NDArray[np.float64]:
+        # Scales are kept, not their product with the levels: that is fast to make and takes 8 bytes a weight.
+        return rounded(self.scale or ())
+
+    @cached_property
+    def _units(self) -> NDArray[np.float64]:
+        return rounded(self.input_unit or ())
 
     def __str__(self) -> str:
         shape = "x".join(map(str, self.array.shape))

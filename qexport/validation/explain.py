@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from qexport.passes.fixed import FixedPoint
 from qexport.passes.folding import Fold
 from qexport.passes.lower import Lowered
-from qexport.reference import interpret
+from qexport.reference import Run, interpret
 from qexport.validation.report import FixedPointResult, LayerResult
 
 FLOAT_TOLERANCE = 2.0**-36
@@ -54,30 +55,42 @@ class Explainer:
     layers: dict[str, _LayerCount] = field(default_factory=dict)
     fixed: dict[str, _FixedCount] = field(default_factory=dict)
 
-    def add(self, feeds: dict[str, NDArray], integers: dict[str, NDArray]) -> dict[str, NDArray]:
+    def run_free(self, feeds: dict[str, NDArray]) -> Run:
+        """The edge-quantized network on one batch of images, by input name; what `add` judges may differ from it."""
+        return interpret(self.lowered.real, feeds, keep=self._judged)
+
+    def add(self, feeds: dict[str, NDArray], integers: dict[str, NDArray], free: Run) -> None:
         """Explain one batch.
 
         Args:
             feeds: the images, by input name.
             integers: every tensor of the integer graph on them.
-
-        Returns:
-            Real outputs of the free-running edge-quantized network, by name.
+            free: what `run_free` gives on them.
         """
-        real = self.lowered.real
-        folds = self.lowered.folds
-        inputs = {node.name: node.inputs[0] for node in real.nodes if node.name in folds}
-        keep = [*inputs.values(), *inputs, *self.lowered.fixed_points]
-        free = interpret(real, feeds, keep=keep)
-        forced = interpret(real, feeds, keep=keep, override=lambda name, value: self._force(name, value, integers))
-        for name, fold in folds.items():
+        forced = interpret(
+            self.lowered.real,
+            feeds,
+            keep=self._judged,
+            override=lambda name, value: self._force(name, value, integers),
+        )
+        inputs = self._compared
+        for name, fold in self.lowered.folds.items():
             count = self.layers.setdefault(name, _LayerCount())
             levels = integers[name]
             _count_codes(count, fold, levels, forced.tensors[inputs[name]], free.tensors[inputs[name]])
         for name, point in self.lowered.fixed_points.items():
             count_fixed = self.fixed.setdefault(name, _FixedCount())
             _count_fixed(count_fixed, point, integers[point.tensor], forced.tensors[name], free.tensors[name])
-        return free.outputs
+
+    @cached_property
+    def _compared(self) -> dict[str, str]:
+        """Quantizer -> the real tensor it reads."""
+        return {node.name: node.inputs[0] for node in self.lowered.real.nodes if node.name in self.lowered.folds}
+
+    @cached_property
+    def _judged(self) -> set[str]:
+        """Real tensors that are looked at."""
+        return {*self._compared.values(), *self.lowered.fixed_points}
 
     def _force(self, name: str, value: NDArray, integers: dict[str, NDArray]) -> NDArray:
         """The integer network's value of a quantizer, or of a saturated stream, in place of the float one."""

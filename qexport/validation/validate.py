@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from qexport.conversion.report import proof_summary
 from qexport.conversion.settings import Settings
 from qexport.datasets import Dataset, check_labels, open_dataset
 from qexport.errors import ArtifactError, DataError, OptionError
-from qexport.ir import fingerprint
+from qexport.ir import Graph, fingerprint
 from qexport.models.quantizers import set_soft
 from qexport.reference import interpret
 from qexport.validation.accuracy import Accuracy
@@ -29,6 +30,7 @@ from qexport.validation.detection_levels import DetectionLevels
 from qexport.validation.explain import Explainer
 from qexport.validation.outputs import OutputDifferences
 from qexport.validation.report import LevelResult, Report
+from qexport.validation.threads import side_by_side
 
 BATCH = 16
 ALL_TENSORS_IMAGES = 64
@@ -209,35 +211,51 @@ def _check_graph(artifacts: list[Artifact], built: Built) -> None:
 
 def _run(networks: _Networks, data: Dataset, on_images: Any) -> None:
     """Push every batch through all levels."""
+    done = 0
+    with side_by_side() as pool:
+        for images in data.batches(BATCH):
+            _run_batch(networks, images, pool)
+            done += len(images)
+            if on_images is not None:
+                on_images(done, len(data))
+
+
+def _run_batch(networks: _Networks, images: NDArray[np.uint8], pool: Executor) -> None:
+    """One batch through all levels; those that do not need one another's results at the same time."""
     graph = networks.built.graph
     (input_name,) = graph.inputs
-    done = 0
-    for images in data.batches(BATCH):
-        feeds = {input_name: images}
-        soft, frozen = _torch_outputs(networks, images)
-        integers = interpret(graph, feeds, keep="*").tensors
-        real = networks.explainer.add(feeds, integers)
-        levels = {
-            "float": soft,
-            "frozen": frozen,
-            "edge-quantized": list(real.values()),
-            "integer": [integers[name] for name in graph.outputs],
-        }
-        for artifact in networks.artifacts:
-            if artifact.images_all_tensors < ALL_TENSORS_IMAGES:
-                artifact.compare_all(feeds, integers)
-            levels[artifact.file.name] = artifact.outputs(feeds, graph.outputs, integers)
-        for level, outputs in levels.items():
-            values = _real_values(outputs, networks.built)
-            networks.judge.add(level, values)
-            if networks.outputs is not None and level != "frozen":
-                networks.outputs.add(level, values, frozen)
-        for post in networks.post:
-            assert isinstance(networks.judge, DetectionLevels), "only a detector's conversion writes a post-process"
-            networks.judge.add_detections(post.file.name, post.detections(integers))
-        done += len(images)
-        if on_images is not None:
-            on_images(done, len(data))
+    feeds = {input_name: images}
+    torch_outputs = pool.submit(_torch_outputs, networks, images)
+    free_run = pool.submit(networks.explainer.run_free, feeds)
+    integers = interpret(graph, feeds, keep="*").tensors
+    found = [(a.file.name, pool.submit(_artifact_outputs, a, feeds, integers, graph)) for a in networks.artifacts]
+    free = free_run.result()
+    networks.explainer.add(feeds, integers, free)
+    soft, frozen = torch_outputs.result()
+    levels = {
+        "float": soft,
+        "frozen": frozen,
+        "edge-quantized": list(free.outputs.values()),
+        "integer": [integers[name] for name in graph.outputs],
+        **{name: outputs.result() for name, outputs in found},
+    }
+    for level, outputs in levels.items():
+        values = _real_values(outputs, networks.built)
+        networks.judge.add(level, values)
+        if networks.outputs is not None and level != "frozen":
+            networks.outputs.add(level, values, frozen)
+    for post in networks.post:
+        assert isinstance(networks.judge, DetectionLevels), "only a detector's conversion writes a post-process"
+        networks.judge.add_detections(post.file.name, post.detections(integers))
+
+
+def _artifact_outputs(
+    artifact: Artifact, feeds: dict[str, NDArray], integers: dict[str, NDArray], graph: Graph
+) -> list[NDArray]:
+    """What a file gives on one batch, compared with the reference on the way."""
+    if artifact.images_all_tensors < ALL_TENSORS_IMAGES:
+        artifact.compare_all(feeds, integers)
+    return artifact.outputs(feeds, graph.outputs, integers)
 
 
 def _real_values(outputs: Sequence[NDArray], built: Built) -> list[NDArray]:
@@ -252,7 +270,7 @@ def _torch_outputs(networks: _Networks, images: NDArray[np.uint8]) -> tuple[list
     trailing = (1,) * (images.ndim - 2)
     mean, std = (torch.tensor(v).reshape(-1, *trailing) for v in (built.settings.mean, built.settings.std))
     x = (torch.from_numpy(np.ascontiguousarray(images)).float() / 255 - mean) / std
-    with torch.no_grad():
+    with torch.inference_mode():
         frozen = built.frozen.module(x)
         set_soft(built.checkpoint.model, networks.has_soft)
         try:

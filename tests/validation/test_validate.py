@@ -100,7 +100,8 @@ def test_a_wrong_threshold_in_the_graph_is_unexplained_on_data(artifact: Artifac
     graph, name = _mutated(artifact.built)
     batch = np.ascontiguousarray(np.load(images)["images"][:16].transpose(0, 3, 1, 2))
     explainer = Explainer(replace(artifact.built.lowered, graph=graph))
-    explainer.add({"image": batch}, interpret(graph, {"image": batch}, keep="*").tensors)
+    feeds = {"image": batch}
+    explainer.add(feeds, interpret(graph, feeds, keep="*").tensors, explainer.run_free(feeds))
     layers, _ = explainer.results()
     wrong = {r.name: r.unexplained for r in layers if r.unexplained}
     assert set(wrong) == {name}, "only the changed layer is at fault; what follows is propagated"

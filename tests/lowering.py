@@ -1,4 +1,4 @@
-"""The integer graphs of tests/networks.py, which every backend is tested with."""
+"""The integer graphs of tests/networks, which every backend is tested with."""
 
 from __future__ import annotations
 

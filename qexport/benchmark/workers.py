@@ -45,6 +45,10 @@ class WorkerProcess:
         )
         self._send({"engine": engine, "cores": cores, "job": asdict(job)})
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
         """The answer to a request of worker.py.
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from embedded_frameworks import (
+    build_with_cmake,
+    check_arduino_properties,
+    run_arduino_sketch,
+    run_zephyr_application,
+)
 from embedded_program import GCC, STRICT, run, write_network
 from packed_networks import GOLDEN
 
@@ -100,79 +105,30 @@ def test_cmake(model: Path, tmp_path: Path) -> None:
     cmake = shutil.which("cmake") or pytest.skip("cmake is not installed")
     GCC.require()
     embed(model, tmp_path / "c", target="cmake")
-    for command in (["-S", tmp_path / "c", "-B", tmp_path / "b"], ["--build", tmp_path / "b"]):
-        done = run([cmake, *command], env={**os.environ, "CC": "gcc"})
-        assert done.returncode == 0, done.stderr.decode()
+    build_with_cmake(cmake, tmp_path / "c", tmp_path / "b")
     done = run([cmake, "-E", "chdir", tmp_path / "b", "ctest", "--output-on-failure"])
     assert done.returncode == 0, done.stdout.decode()
 
 
 def test_arduino_sketch_compiles(model: Path, tmp_path: Path) -> None:
-    """With a stand-in for the Arduino core that prints to the console and ends after one round."""
-    compiler = shutil.which("g++") or pytest.skip("g++ is not installed")
-    GCC.require()
     embed(model, tmp_path, target="arduino")
-    properties = dict(line.split("=", 1) for line in (tmp_path / "library.properties").read_text().splitlines())
-    required = {"name", "version", "author", "maintainer", "sentence", "paragraph", "category", "url", "architectures"}
-    assert required <= properties.keys()
-    (tmp_path / "core.cpp").write_text(
-        "#include <cstdio>\n#include <cstdlib>\n"
-        "struct { void begin(long) {} void print(const char *s) { std::fputs(s, stdout); }\n"
-        '         void println(unsigned long n) { std::printf("%lu\\n", n); } } Serial;\n'
-        "unsigned long millis() { return 0; }\nvoid delay(unsigned long) { std::exit(0); }\n"
-        '#include "examples/self_check/self_check.ino"\n'
-        "int main() { setup(); for (;;) loop(); }\n"
-    )
-    objects = []
-    for name in ("model", "model_test"):
-        objects.append(tmp_path / f"{name}.o")
-        assert run(["gcc", *STRICT, "-c", tmp_path / "src" / f"{name}.c", "-o", objects[-1]]).returncode == 0
-    program = tmp_path / "program"
-    done = run(
-        [
-            compiler,
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            f"-I{tmp_path / 'src'}",
-            tmp_path / "core.cpp",
-            *objects,
-            "-o",
-            program,
-        ]
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert b"self-check passed" in run([program]).stdout
+    check_arduino_properties(tmp_path)
+    assert "self-check passed" in run_arduino_sketch(tmp_path, "-std=c99", "-pedantic")
 
 
 def test_zephyr_module_builds(model: Path, tmp_path: Path) -> None:
-    """With stand-ins for the few functions of Zephyr's build system that the module calls."""
-    cmake = shutil.which("cmake") or pytest.skip("cmake is not installed")
-    GCC.require()
     embed(model, tmp_path / "module", target="zephyr")
     assert (tmp_path / "module" / "zephyr" / "module.yml").read_text() == (
         "name: model\nbuild:\n  cmake: zephyr\n  kconfig: zephyr/Kconfig\n"
     )
     kconfig = (tmp_path / "module" / "zephyr" / "Kconfig").read_text()
     assert "config MODEL\n" in kconfig and "config MODEL_TEST\n" in kconfig
-    (tmp_path / "main.c").write_text(
+    main = (
         '#include "model.h"\n#include "model_test.h"\n'
         "static uint8_t arena[MODEL_ARENA_SIZE] __attribute__((aligned(MODEL_ARENA_ALIGN)));\n"
         "int main(void) { int32_t out[MODEL_OUTPUT_SIZE]; return model_test(arena, out); }\n"
     )
-    (tmp_path / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.20)\nproject(app C)\nset(CONFIG_MODEL y)\nset(CONFIG_MODEL_TEST y)\n"
-        "macro(zephyr_library_named name)\n    add_library(${name} STATIC)\n    set(current ${name})\nendmacro()\n"
-        "macro(zephyr_library_sources)\n    target_sources(${current} PRIVATE ${ARGV})\nendmacro()\n"
-        "macro(zephyr_library_sources_ifdef option)\n    if(${option})\n"
-        "        target_sources(${current} PRIVATE ${ARGN})\n    endif()\nendmacro()\n"
-        "macro(zephyr_include_directories)\n    target_include_directories(${current} PUBLIC ${ARGV})\nendmacro()\n"
-        "add_subdirectory(module/zephyr)\nadd_executable(app main.c)\ntarget_link_libraries(app model)\n"
-    )
-    for command in (["-S", tmp_path, "-B", tmp_path / "b"], ["--build", tmp_path / "b"]):
-        done = run([cmake, *command], env={**os.environ, "CC": "gcc"})
-        assert done.returncode == 0, done.stderr.decode()
-    assert run([tmp_path / "b" / "app"]).returncode == 0
+    assert run_zephyr_application(tmp_path, "model", ["CONFIG_MODEL", "CONFIG_MODEL_TEST"], main) == 0
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -181,7 +137,7 @@ def test_command(model: Path, tmp_path: Path, target: str) -> None:
     done = CliRunner().invoke(main, ["embed", str(model), "-o", str(folder), "--target", target, "--name", "net"])
     assert done.exit_code == 0, done.output
     written = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    assert written == sorted(file.format(name="net") for file in TARGETS[target])
+    assert written == sorted(embed(model, tmp_path / "again", target=target, name="net")["files"])
     again = CliRunner().invoke(main, ["embed", str(model), "-o", str(folder), "--target", target, "--name", "net"])
     assert again.exit_code == 0, "files of an earlier run are replaced"
 
@@ -190,8 +146,11 @@ def test_refusals(model: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="avr") as wrong_target:
         embed(model, tmp_path / "x", target="avr")
     assert "zephyr" in str(wrong_target.value)
-    with pytest.raises(OptionError, match="my-net"):
-        embed(model, tmp_path / "x", name="my-net")
+    for name in ("my-net", "string", "main"):
+        with pytest.raises(OptionError, match=name):
+            embed(model, tmp_path / "x", name=name)
+    with pytest.raises(OptionError, match="--runtime for several"):
+        embed([model, model], tmp_path / "x")
     model.write_bytes(model.read_bytes()[:-1])
     with pytest.raises(ArtifactError):
         embed(model, tmp_path / "x")

@@ -11,7 +11,10 @@ _PLACES = (_HERE / "runtime", _HERE.parents[1] / "runtime")
 """In an installed package; in a clone."""
 
 PORTABLE = ("src/*.[ch]", "src/scalar/*.[ch]")
-WHOLE = ("CMakeLists.txt", "cmake/*", "include/*.h", "src/*.[ch]", "src/*/*.[ch]")
+WHOLE = (
+    "CMakeLists.txt", "cmake/*.cmake", "include/*.h",
+    "src/*.[ch]", "src/scalar/*.[ch]", "src/arm/*.[ch]", "src/x86/*.[ch]",
+)  # fmt: skip
 
 
 def portable_sources() -> dict[str, str]:

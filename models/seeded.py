@@ -131,12 +131,6 @@ def _fit_output_scale(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tens
     """The learned scalar that gives a DAQ layer's result the spread of the float layer's."""
     assert isinstance(layer, QuantConv2d | QuantLinear) and layer.output_scale is not None
     (x,) = inputs
-    if isinstance(layer, QuantConv2d):
-        plain = functional.conv2d(
-            x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups
-        )
-    else:
-        plain = functional.linear(x, layer.weight, layer.bias)
-    factor = plain.std() / output.std()
+    factor = layer.unquantized(x).std() / output.std()
     layer.output_scale.mul_(factor)
     return output * factor

@@ -44,8 +44,12 @@ class QuantConv2d(nn.Conv2d):
         """[N, C_in, H, W] float32 -> [N, C_out, H', W'] float32."""
         x = x if self.input_quantizer is None else self.input_quantizer(x)
         weight = self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
-        y = functional.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        y = self._conv_forward(x, weight, self.bias)
         return y if self.output_scale is None else torch.abs(self.output_scale) * y
+
+    def unquantized(self, x: Tensor) -> Tensor:
+        """What a float layer of these weights gives: no quantizer, no output scale."""
+        return self._conv_forward(x, self.weight, self.bias)
 
 
 class QuantLinear(nn.Linear):
@@ -79,6 +83,10 @@ class QuantLinear(nn.Linear):
         weight = self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
         y = functional.linear(x, weight, self.bias)
         return y if self.output_scale is None else torch.abs(self.output_scale) * y
+
+    def unquantized(self, x: Tensor) -> Tensor:
+        """What a float layer of these weights gives: no quantizer, no output scale."""
+        return functional.linear(x, self.weight, self.bias)
 
 
 class QuantReLU(nn.ReLU):

@@ -15,7 +15,7 @@ from qexport.backends.packed.writer import to_packed
 from qexport.embed import embed
 from qexport.ir import Graph
 
-ISAS = ("scalar",)
+ISAS = ("scalar", "simd128")
 """Kernels of the module."""
 
 

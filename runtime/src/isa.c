@@ -44,6 +44,9 @@ static const qxr_isa *const table[] = {
 #ifdef QXR_HAVE_AMX
     &qxr_isa_amx,
 #endif
+#ifdef QXR_HAVE_SIMD128
+    &qxr_isa_simd128,
+#endif
 };
 
 enum { ISA_COUNT = sizeof table / sizeof table[0] };

@@ -11,59 +11,88 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 RUNTIME = Path(__file__).resolve().parents[1]
 MODULE = RUNTIME.parent / "qexport" / "embed" / "web" / "qxr.wasm"
 
-SOURCES = ("wasm/module.c", "src/*.c", "src/scalar/*.c")
+SMALL = ("src/*.c", "src/scalar/*.c")
+"""Patterns of sources that run once for a file or a group of operators, or seldom: what counts is their size."""
+FAST = ("src/wasm/*.c", "src/x86/avx2_rows.c", "src/x86/avx2_pack.c")
+"""Kernels. The last two are portable C: rows and packed weights, which the x86 kernels share."""
+PROGRAMS = ("replay", "kernel_names")
+"""Test programs of runtime/tests."""
+
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
-MACHINE = ("-target", "wasm32-freestanding", "-mcpu=generic+simd128+bulk_memory")
-OPTIONS = ("-std=c11", "-O3", "-g0", "-ffreestanding", "-nostdlib")
-HEADERS = ("-isystem", "wasm/freestanding", "-Iinclude", "-Isrc")
+OPTIONS = ("-std=c11", "-g0", "-mcpu=generic+simd128+bulk_memory", "-DQXR_HAVE_SIMD128", "-Iinclude", "-Isrc")
+BROWSER = ("-target", "wasm32-freestanding", "-ffreestanding", "-isystem", "wasm/freestanding")
+WASI = ("-target", "wasm32-wasi", "-Iwasm/wasi", "-D_POSIX_C_SOURCE=200809L")
+"""With a C library: Node.js runs such programs."""
 STACK_BYTES = 1 << 16
 LINKING = ("--no-entry", "--strip-all", "--export=__heap_base", f"-z,stack-size={STACK_BYTES}")
 
 
-def zig() -> tuple[str, ...]:
-    """The command of the pinned compiler.
+class Compiler:
+    """The pinned compiler for one system; `with` gives it a folder of its own for objects.
 
     Raises:
         SystemExit: it is not installed.
+        subprocess.CalledProcessError, from every method: a warning or error, which has been printed.
     """
-    if importlib.util.find_spec("ziglang") is None:
-        raise SystemExit("the compiler is not installed: pip install 'qexport[test]', or the ziglang of pyproject.toml")
-    return (sys.executable, "-m", "ziglang")
+
+    def __init__(self, system: Iterable[str]) -> None:
+        if importlib.util.find_spec("ziglang") is None:
+            raise SystemExit("the compiler is not installed: pip install 'qexport[test]', which has ziglang")
+        self.command = [sys.executable, "-m", "ziglang", "cc", *system, *OPTIONS, *WARNINGS]
+
+    def __enter__(self) -> Compiler:
+        self.holder = tempfile.TemporaryDirectory()
+        self.folder = Path(self.holder.name)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.holder.cleanup()
+
+    def run(self, *arguments: str) -> None:
+        environment = os.environ | {"ZIG_LOCAL_CACHE_DIR": str(self.folder)}
+        subprocess.run([*self.command, *arguments], cwd=RUNTIME, env=environment, check=True)
+
+    def compile(self, source: str, level: str) -> str:
+        """The object of a file, relative to the runtime's folder."""
+        made = str(self.folder / (source.replace("/", "-") + ".o"))
+        self.run("-c", level, source, "-o", made)
+        return made
+
+    def library(self) -> list[str]:
+        """Objects of the runtime; their order decides the bytes of what is linked."""
+        levels = {file: "-Os" for file in sources(SMALL)} | {file: "-O3" for file in sources(FAST)}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(self.compile, levels, levels.values()))
 
 
-def sources() -> list[str]:
-    """C files relative to the runtime's folder, sorted: their order decides the bytes."""
-    return [str(file.relative_to(RUNTIME)) for pattern in SOURCES for file in sorted(RUNTIME.glob(pattern))]
+def sources(patterns: Iterable[str]) -> list[str]:
+    """C files relative to the runtime's folder, sorted."""
+    return [file.relative_to(RUNTIME).as_posix() for p in patterns for file in sorted(RUNTIME.glob(p))]
 
 
 def build(output: Path) -> None:
-    """Compile and link the module.
-
-    Raises:
-        subprocess.CalledProcessError: a warning or error of the compiler, which has been printed.
-    """
-    linking = [f"-Wl,{option}" for option in LINKING]
-    with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
-        command = [
-            *zig(),
-            "cc",
-            *MACHINE,
-            *OPTIONS,
-            *HEADERS,
-            *WARNINGS,
-            *linking,
-            *sources(),
-            "-o",
-            str(output.resolve()),
-        ]
-        subprocess.run(command, cwd=RUNTIME, env=environment, check=True)
+    """Compile and link the module."""
+    with Compiler(BROWSER) as compiler:
+        objects = [compiler.compile("wasm/module.c", "-Os"), *compiler.library()]
+        linking = [f"-Wl,{option}" for option in LINKING]
+        compiler.run("-Os", "-nostdlib", *linking, *objects, "-o", str(output.resolve()))
     output.chmod(0o644)
+
+
+def build_programs(folder: Path) -> None:
+    """Compile the test programs: FOLDER/NAME.wasm."""
+    with Compiler(WASI) as compiler:
+        library = compiler.library()
+        for name in PROGRAMS:
+            program = compiler.compile(f"tests/{name}.c", "-Os")
+            compiler.run(program, *library, "-o", str(folder.resolve() / f"{name}.wasm"))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from qexport.reference import interpret
 
 DEMO = HERE.parents[1] / "models" / "checkpoints" / "digits_w2a2.pt"
 SHOWN = 8
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,8 @@ def drop(page: Any, *paths: Path) -> None:
         "const transfer = new DataTransfer();"
         "for (const [name, bytes] of arguments[0])"
         "  transfer.items.add(new File([Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0))], name));"
-        "document.body.dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: transfer }));",
+        "const how = { bubbles: true, cancelable: true, dataTransfer: transfer };"
+        "document.body.dispatchEvent(new DragEvent('drop', how));",
         files,
     )
     until_ready(page)
@@ -91,8 +93,9 @@ def drop(page: Any, *paths: Path) -> None:
 
 def shown(page: Any) -> list[tuple[str, int]]:
     """Labels and integers of the classes on the page, in their order."""
-    script = "return [...document.querySelectorAll('#classes li')].map((li) => [li.querySelector('.label').textContent, "
-    return [(label, int(v)) for label, v in page.execute_script(script + "li.dataset.integer])")]
+    script = "const label = (li) => li.querySelector('.label').textContent;"
+    script += "return [...document.querySelectorAll('#classes li')].map((li) => [label(li), li.dataset.integer])"
+    return [(label, int(integer)) for label, integer in page.execute_script(script)]
 
 
 def expected(model: Path, pixels: np.ndarray) -> list[tuple[str, int]]:
@@ -110,7 +113,7 @@ def test_digits(page: Any, demo: Path, images: list[Path]) -> None:
         choose(page, "choose-image", path)
         assert shown(page) == expected(demo / "digits.qpk", np.asarray(Image.open(path))[None])
     assert " ms a run" in page.find_element("id", "time").text
-    assert "8 × 8 pixels, as they are" in page.find_element("id", "note").text
+    assert f"8 {TIMES} 8 pixels, as they are" in page.find_element("id", "note").text
     assert page.get_log("browser") == [], "the page must not complain, its content security policy included"
 
 
@@ -145,7 +148,7 @@ def test_another_size_is_scaled_and_said(page: Any, images: list[Path], tmp_path
     large = tmp_path / "large.png"
     Image.open(images[0]).resize((160, 80)).save(large)
     choose(page, "choose-image", large)
-    assert "scaled from 160 × 80 to 8 × 8 pixels" in page.find_element("id", "note").text
+    assert f"scaled from 160 {TIMES} 80 to 8 {TIMES} 8 pixels" in page.find_element("id", "note").text
     assert len(shown(page)) == SHOWN
 
 

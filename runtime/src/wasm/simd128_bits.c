@@ -1,0 +1,98 @@
+/* Convolution of one-bit codes with two opposite weights, v and -v, by counting bits.
+ *
+ * With inputs s of 0 and 1, and weights v (2 c - 1) of codes c, the sum is v (#c - #(s xor c)), # the number of ones: #c is a
+ * constant of the channel, so a step is one exclusive or and one count, for eight inputs of 16 channels. */
+#include "wasm/simd128_codes.h"
+
+enum { BYTE_STEPS = 31 }; /* counts of at most 8 that fit a byte */
+
+static const qxr_code_kernel kernel_of_bits;
+
+typedef struct head {
+    int32_t value; /* v */
+    int32_t reserved[3];
+} head;
+
+static int suits(const qxr_conv *conv)
+{
+    const int32_t *book = conv->weights.codebook;
+    return qxr_storage(conv->in) == QXR_U8 && conv->input_peak <= 1u && conv->weights.entries == 2u &&
+           book[0] == -book[1] && qxr_codes_suit(conv, &kernel_of_bits);
+}
+
+static uint32_t ones(uint32_t byte)
+{
+    uint32_t count = 0;
+    for (; byte; byte >>= 1)
+        count += byte & 1u;
+    return count;
+}
+
+static void pack(const qxr_conv *conv, uint8_t *packed)
+{
+    const int32_t value = conv->weights.codebook[1];
+    const uint32_t steps = qxr_code_steps(conv, &kernel_of_bits);
+    qxr_codes_pack(conv, &kernel_of_bits, 1, packed);
+    ((head *)(void *)packed)->value = value;
+    for (uint32_t o = 0; o < conv->out->extent[0]; o++) {
+        const uint8_t *weights = qxr_code_weights(conv, &kernel_of_bits, packed, o);
+        int32_t *init = qxr_code_init(conv, &kernel_of_bits, packed, o);
+        uint32_t count = 0;
+        for (uint32_t k = 0; k < steps; k++)
+            count += ones(weights[(size_t)k * QXR_CODE_CHANNELS]);
+        *init = qxr_wrap_add(*init, qxr_wrap_mul(value, (int32_t)count));
+    }
+}
+
+static inline v128_t count(v128_t sum, const uint8_t *at, v128_t w)
+{
+    return wasm_i8x16_add(sum, wasm_i8x16_popcnt(wasm_v128_xor(wasm_v128_load8_splat(at), w)));
+}
+
+/* out -= v * counts, 16 channels of one pixel; `from` is what has been summed so far. */
+static inline void subtract(const int32_t *from, int32_t *out, v128_t value, v128_t counts)
+{
+    const v128_t low = wasm_u16x8_extend_low_u8x16(counts), high = wasm_u16x8_extend_high_u8x16(counts);
+    const v128_t part[4] = {wasm_u32x4_extend_low_u16x8(low), wasm_u32x4_extend_high_u16x8(low),
+                            wasm_u32x4_extend_low_u16x8(high), wasm_u32x4_extend_high_u16x8(high)};
+    for (uint32_t i = 0; i < 4u; i++)
+        wasm_v128_store(out + 4u * i,
+                        wasm_i32x4_sub(wasm_v128_load(from + 4u * i), wasm_i32x4_mul(value, part[i])));
+}
+
+static void product(const qxr_code_product *p)
+{
+    const v128_t value = wasm_i32x4_splat(((const head *)p->head)->value);
+    const uint8_t *w = p->weights, *x0 = p->window, *x1 = x0 + p->window_bytes, *x2 = x1 + p->window_bytes;
+    const uint8_t *x3 = x2 + p->window_bytes;
+    const int32_t *from = p->init;
+    size_t from_stride = 0;
+    for (uint32_t done = 0; done < p->steps; done += BYTE_STEPS) {
+        const uint32_t end = qxr_min(p->steps, done + BYTE_STEPS);
+        v128_t s0 = wasm_i8x16_splat(0), s1 = s0, s2 = s0, s3 = s0;
+        for (uint32_t k = done; k < end; k++, w += QXR_CODE_CHANNELS) {
+            const v128_t weights = wasm_v128_load(w);
+            s0 = count(s0, x0 + k, weights);
+            s1 = count(s1, x1 + k, weights);
+            s2 = count(s2, x2 + k, weights);
+            s3 = count(s3, x3 + k, weights);
+        }
+        subtract(from, p->out, value, s0);
+        subtract(from + from_stride, p->out + p->out_stride, value, s1);
+        subtract(from + 2u * from_stride, p->out + 2u * p->out_stride, value, s2);
+        subtract(from + 3u * from_stride, p->out + 3u * p->out_stride, value, s3);
+        from = p->out;
+        from_stride = p->out_stride;
+    }
+}
+
+static const qxr_code_kernel kernel_of_bits = {8, 1, sizeof(head), product};
+
+static size_t packed_size(const qxr_conv *conv) { return qxr_codes_packed_size(conv, &kernel_of_bits); }
+static size_t scratch_size(const qxr_conv *conv) { return qxr_codes_scratch(conv, &kernel_of_bits); }
+static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
+{
+    qxr_codes_tile(conv, &kernel_of_bits, buffers, tile, y);
+}
+
+const qxr_conv_kernel qxr_simd128_bits = {"simd128 bits", suits, packed_size, pack, scratch_size, tile_of};

@@ -56,12 +56,12 @@ static void fill_op(const qxr_shape *s, qxr_op *op, uint32_t constants)
     op->count = (uint16_t)s->entries;
 }
 
-/* -1, 1; -1, 0, 1; -4, -2, -1, 0, 1, 2, 4 */
+/* -1, 1; -1, 0, 1; -2, -1, 1, 2; -4, -2, -1, 0, 1, 2, 4 */
 static void fill_codebook(const qxr_shape *s, int32_t *codebook)
 {
     for (uint32_t i = 0; i < s->entries; i++) {
         const int32_t n = (int32_t)(2u * i) - (int32_t)(s->entries - 1u), half = (n < 0 ? -n : n) / 2;
-        const int32_t size = s->entries == 2u ? 1 : half == 0 ? 0 : 1 << (half - 1);
+        const int32_t size = s->entries % 2u == 0u ? 1 << half : half == 0 ? 0 : 1 << (half - 1);
         codebook[i] = n < 0 ? -size : size;
     }
 }

@@ -41,6 +41,14 @@
     QXR_SHAPE("1x1 33-50 9x9 w16 i16", 33, 9, 9, 50, 1, 1, 0, 1, 1, 16, 0, QXR_I16, -32768, 32767)               \
     QXR_SHAPE("2x2 s2 64-96 28x28 w4a4", 64, 28, 28, 96, 2, 2, 0, 1, 1, 4, 0, QXR_U8, 0, 15)                     \
     QXR_SHAPE("1x1 far from zero 24 9x9 w4", 24, 9, 9, 24, 1, 1, 0, 1, 1, 4, 0, QXR_U8, -5000, -4800)            \
+    QXR_SHAPE("3x3 64 56x56 w1a2", 64, 56, 56, 64, 3, 1, 1, 1, 1, 1, 2, QXR_U8, 0, 3)                            \
+    QXR_SHAPE("3x3 512 7x7 w1a2", 512, 7, 7, 512, 3, 1, 1, 1, 1, 1, 2, QXR_U8, 0, 3)                             \
+    QXR_SHAPE("3x3 32 16x16 w1a1", 32, 16, 16, 32, 3, 1, 1, 1, 1, 1, 2, QXR_U8, 0, 1)                            \
+    QXR_SHAPE("3x3 16-16 32x32 w2a2", 16, 32, 32, 16, 3, 1, 1, 1, 1, 2, 4, QXR_U8, 0, 3)                         \
+    QXR_SHAPE("3x3 s2 4-11 odd steps w1a1", 4, 15, 13, 11, 3, 2, 1, 1, 1, 1, 2, QXR_U8, -1, 1)                   \
+    QXR_SHAPE("3x3 dilated 20-90 w1a2", 20, 19, 19, 90, 3, 1, 2, 2, 1, 1, 2, QXR_U8, 0, 3)                       \
+    QXR_SHAPE("5x5 12-200 ternary a2", 12, 9, 9, 200, 5, 1, 2, 1, 1, 2, 3, QXR_U8, -1, 2)                        \
+    QXR_SHAPE("linear 512-1000 w1a2", 512, 1, 1, 1000, 1, 1, 0, 1, 1, 1, 2, QXR_U8, 0, 3)                        \
     QXR_SHAPE("linear 512-1000 w8a8", 512, 1, 1, 1000, 1, 1, 0, 1, 1, 8, 0, QXR_U8, 0, 255)                      \
     QXR_SHAPE("linear 4096-4096 w2a2", 4096, 1, 1, 4096, 1, 1, 0, 1, 1, 2, 0, QXR_U8, 0, 3)                      \
     QXR_SHAPE("linear 513-10 w8 i32", 513, 1, 1, 10, 1, 1, 0, 1, 1, 8, 0, QXR_I32, -100000, 100000)
@@ -58,7 +66,9 @@
     QXR_OPERATOR("threshold 15 table", QXR_THRESHOLD, QXR_PER_CHANNEL | QXR_LEVEL_TABLE, 0, 15, 64, 56, 56, QXR_I32, 0) \
     QXR_OPERATOR("threshold 255", QXR_THRESHOLD, QXR_PER_CHANNEL, 0, 255, 64, 56, 56, QXR_I32, 0)                \
     QXR_OPERATOR("rescale", QXR_RESCALE, QXR_PER_CHANNEL, 20, 0, 64, 56, 56, QXR_I32, 0)                         \
-    QXR_OPERATOR("rescale shared 13", QXR_RESCALE, 0, 33, 0, 13, 56, 56, QXR_I32, 0)                             \
+    QXR_OPERATOR("rescale shared 13", QXR_RESCALE, 0, 32, 0, 13, 56, 56, QXR_I32, 0)                             \
+    QXR_OPERATOR("rescale of 40", QXR_RESCALE, 0, 40, 0, 13,     56, 56, QXR_I32, 0)                             \
+    QXR_OPERATOR("rescale beyond 32 bits", QXR_RESCALE, QXR_PER_CHANNEL, 0, 0, 61, 56, 56, QXR_I32, 0)           \
     QXR_OPERATOR("border bias", QXR_BORDER_BIAS, 0, 0, 0, 64, 56, 56, QXR_I32, 0)                                \
     QXR_OPERATOR("add", QXR_ADD, 0, 0, 0, 64, 56, 56, QXR_I32, 0)                                                \
     QXR_OPERATOR("clip", QXR_CLIP, 0, 0, 0, 64, 56, 56, QXR_I32, 0)                                              \

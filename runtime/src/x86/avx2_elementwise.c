@@ -45,7 +45,10 @@ void qxr_avx2_border_bias(const qxr_work *work, const qxr_tile *tile, int32_t *y
 /* Parameters of eight channels for their even and odd lanes, which are multiplied separately. */
 typedef struct scale {
     __m256i multiplier[2], addend[2];
+    int fits; /* the shifted result of every input fits 32 bits, before it is clamped */
 } scale;
+
+static uint64_t magnitude(int64_t value) { return value < 0 ? 0u - (uint64_t)value : (uint64_t)value; }
 
 static scale read_scale(const qxr_work *work, uint32_t channel, uint32_t lanes)
 {
@@ -53,13 +56,18 @@ static scale read_scale(const qxr_work *work, uint32_t channel, uint32_t lanes)
     const uint32_t channels = per_channel ? work->out->extent[0] : 1u;
     const int64_t *addend = (const int64_t *)(const void *)qxr_constants(work);
     const int32_t *multiplier = (const int32_t *)(addend + channels);
+    const uint64_t lo = magnitude(work->in[0]->lo), hi = magnitude(work->in[0]->hi), most = lo > hi ? lo : hi;
+    const uint32_t shift = work->op->parameter;
     int64_t r[LANES] = {0};
     int64_t m[LANES] = {0};
     scale s;
+    s.fits = shift <= 32u;
     for (uint32_t i = 0; i < lanes; i++) {
         const uint32_t c = per_channel ? channel + i : 0u;
         r[i % 2u * 4u + i / 2u] = addend[c]; /* even channels, then odd ones */
         m[i % 2u * 4u + i / 2u] = multiplier[c];
+        /* At most 2^62 each. */
+        s.fits = s.fits && most * magnitude(multiplier[c]) + magnitude(addend[c]) < (uint64_t)1 << (31u + shift);
     }
     for (uint32_t half = 0; half < 2u; half++) {
         s.addend[half] = _mm256_loadu_si256((const __m256i *)(const void *)(r + 4u * half));
@@ -80,25 +88,54 @@ static inline __m256i clamp(__m256i v, __m256i lo, __m256i hi)
     return _mm256_blendv_epi8(v, hi, _mm256_cmpgt_epi64(v, hi));
 }
 
-void qxr_avx2_rescale(const qxr_work *work, const qxr_tile *tile, int32_t *y)
+/* Eight channels of all pixels, clamped in 64 bits. */
+static void rescale_wide(const qxr_op *op, const scale *s, const int32_t *from, uint32_t lanes, const qxr_tile *tile,
+                         int32_t *y)
 {
-    const qxr_op *op = work->op;
     const __m128i shift = _mm_cvtsi32_si128(op->parameter);
     const __m256i sign = _mm256_set1_epi64x(INT64_MIN), shifted_sign = _mm256_srl_epi64(sign, shift);
     const __m256i lo = _mm256_set1_epi64x(op->first), hi = _mm256_set1_epi64x(op->second);
+    for (uint32_t p = 0; p < tile->pixels; p++, from += tile->channels, y += tile->channels) {
+        const __m256i x = load_lanes(from, lanes);
+        __m256i even = _mm256_mul_epi32(x, s->multiplier[0]);
+        __m256i odd = _mm256_mul_epi32(_mm256_srli_epi64(x, 32), s->multiplier[1]);
+        even = shift_floor(_mm256_add_epi64(even, s->addend[0]), shift, sign, shifted_sign);
+        odd = shift_floor(_mm256_add_epi64(odd, s->addend[1]), shift, sign, shifted_sign);
+        even = clamp(even, lo, hi);
+        odd = clamp(odd, lo, hi);
+        store_lanes(y, lanes, _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA));
+    }
+}
+
+/* The same where the shifted result fits 32 bits: its lower half needs no sign from above, as the shift is at most 32,
+ * and it is clamped in 32 bits. */
+static inline void rescale_narrow(const qxr_op *op, const scale *s, const int32_t *from, uint32_t lanes,
+                                  const qxr_tile *tile, int32_t *y)
+{
+    const __m128i shift = _mm_cvtsi32_si128(op->parameter), rise = _mm_cvtsi32_si128(32 - op->parameter);
+    const __m256i lo = _mm256_set1_epi32(op->first), hi = _mm256_set1_epi32(op->second);
+    for (uint32_t p = 0; p < tile->pixels; p++, from += tile->channels, y += tile->channels) {
+        const __m256i x = load_lanes(from, lanes);
+        __m256i even = _mm256_mul_epi32(x, s->multiplier[0]);
+        __m256i odd = _mm256_mul_epi32(_mm256_srli_epi64(x, 32), s->multiplier[1]);
+        even = _mm256_srl_epi64(_mm256_add_epi64(even, s->addend[0]), shift);
+        odd = _mm256_sll_epi64(_mm256_add_epi64(odd, s->addend[1]), rise);
+        even = _mm256_blend_epi32(even, odd, 0xAA);
+        store_lanes(y, lanes, _mm256_min_epi32(_mm256_max_epi32(even, lo), hi));
+    }
+}
+
+void qxr_avx2_rescale(const qxr_work *work, const qxr_tile *tile, int32_t *y)
+{
     for (uint32_t c = 0; c < tile->channels; c += LANES) {
         const uint32_t lanes = qxr_min(LANES, tile->channels - c);
         const scale s = read_scale(work, tile->channel + c, lanes);
-        for (uint32_t p = 0; p < tile->pixels; p++) {
-            const size_t at = (size_t)p * tile->channels + c;
-            const __m256i x = load_lanes(work->x[0] + at, lanes);
-            __m256i even = _mm256_mul_epi32(x, s.multiplier[0]);
-            __m256i odd = _mm256_mul_epi32(_mm256_srli_epi64(x, 32), s.multiplier[1]);
-            even = shift_floor(_mm256_add_epi64(even, s.addend[0]), shift, sign, shifted_sign);
-            odd = shift_floor(_mm256_add_epi64(odd, s.addend[1]), shift, sign, shifted_sign);
-            even = clamp(even, lo, hi);
-            odd = clamp(odd, lo, hi);
-            store_lanes(y + at, lanes, _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA));
-        }
+        const int32_t *from = work->x[0] + c;
+        if (!s.fits)
+            rescale_wide(work->op, &s, from, lanes, tile, y + c);
+        else if (lanes == LANES)
+            rescale_narrow(work->op, &s, from, LANES, tile, y + c);
+        else
+            rescale_narrow(work->op, &s, from, lanes, tile, y + c);
     }
 }

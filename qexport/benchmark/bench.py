@@ -23,9 +23,9 @@ from qexport.session import is_packed
 DEFAULT_ROUNDS = 15
 REOPENED = 5
 LAYER_RUNS = 30
-TRIAL_RUNS = 3
+TRIAL_RUNS = 2
 TURN_SECONDS = 0.15
-MOST_RUNS = 200
+LEAST_RUNS, MOST_RUNS = 2, 200
 """Runs of a turn: about TURN_SECONDS, so that slow and fast engines see the same noise."""
 
 PACKED_NAME = "model.qpk"
@@ -187,7 +187,7 @@ def _measure(workers: list[WorkerProcess], rounds: int, progress: Progress) -> _
         progress(f"opening {worker.label}")
         opened.append(worker.ask("open"))
     trials = [median(worker.ask("turn", runs=TRIAL_RUNS)["seconds"]) for worker in workers]
-    runs = [min(max(round(TURN_SECONDS / seconds), TRIAL_RUNS), MOST_RUNS) for seconds in trials]
+    runs = [min(max(round(TURN_SECONDS / seconds), LEAST_RUNS), MOST_RUNS) for seconds in trials]
     turns: list[list[list[float]]] = [[] for _ in workers]
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}")

@@ -1,0 +1,325 @@
+"""The tables of docs/benchmarks.md: `qexport bench` on a fixed set of networks, batch sizes and threads.
+
+    python benchmarks/speed.py [--write docs/benchmarks.md] [--rounds N] [--networks DIR]
+
+Seeded networks at full size, but for the real CIFAR-10 network of the test data, where that is present. With --networks
+they are kept in DIR, and taken from there the next time. On a machine with more instruction sets the first network is
+measured once more with the better ones forced off, in OpenVINO likewise; ONNX Runtime has no such switch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+
+from qexport.benchmark.bench import bench
+from qexport.session import ISA_VARIABLE, available_isas
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- speed: begin, written by make bench -->", "<!-- speed: end -->"
+
+FILES = ("model.qpk", "model.onnx", "model.qdq.onnx")
+PEERS = ("openvino", "onnxruntime", "onnxruntime-fp32", "torch")
+INT8_PEERS = PEERS[:2]
+TITLES = {
+    "openvino": "OpenVINO int8",
+    "onnxruntime": "ORT int8",
+    "onnxruntime-fp32": "ORT float32",
+    "torch": "torch float32",
+}
+
+ONEDNN_VARIABLE = "ONEDNN_MAX_CPU_ISA"
+ONEDNN_NAMES = {"avx512vnni": "AVX512_CORE_VNNI", "avx2": "AVX2"}
+"""What holds OpenVINO to the instruction set of the same name."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the fixed set.
+
+    Attributes:
+        title: for the tables.
+        pair, architecture: a seeded network of qexport.models.
+        real: checkpoint below the test data that takes its place, with its `options`; its title is then real_title.
+    """
+
+    title: str
+    pair: str
+    architecture: str
+    real: str | None = None
+    real_title: str = ""
+    options: tuple[str, ...] = ()
+
+
+NETWORKS = {
+    "resnet18-w2a2": Network("ResNet-18 W2A2", "qn-w2a2", "resnet18"),
+    "resnet18-w1a2": Network("ResNet-18 W1A2", "qn-w1a2", "resnet18"),
+    "resnet18-w1a1": Network("ResNet-18 W1A1", "qn-w1a1", "resnet18"),
+    "resnet50-w2a2": Network("ResNet-50 W2A2", "qn-w2a2", "resnet50"),
+    "resnet20-w1a1": Network(
+        "CIFAR ResNet-20 W1A1 (DAQ)",
+        "daq-w1a1",
+        "resnet20",
+        "checkpoints/daq/cifar10_W1A1.pth",
+        "CIFAR ResNet-20 W1A1 (real DAQ)",
+        ("--bits", "1", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--input-shape", "3,32,32"),
+    ),
+}
+SIZES = ((1, 1), (1, 2), (8, 1), (8, 2))
+"""(batch, threads); two threads only where there are two cores."""
+
+
+def data_dir() -> Path:
+    """The test data."""
+    return Path(os.environ.get("QEXPORT_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+def converted(name: str, folder: Path) -> tuple[str, Path]:
+    """Title of a network, and the folder with its three files; where they are missing, another process makes them."""
+    network, output = NETWORKS[name], folder / name
+    real = data_dir() / network.real if network.real else None
+    is_real = real is not None and real.is_file()
+    if not all((output / file).is_file() for file in FILES):
+        checkpoint = str(real) if is_real else f"{output}.pt"
+        if not is_real:
+            run_python(__file__, "--seed", name, checkpoint)
+        options = network.options if is_real else ()
+        run_python("-m", "qexport", "convert", checkpoint, "--format", "onnx,onnx-qdq,qpk", *options, "-o", str(output))
+    return network.real_title if is_real else f"{network.title}, seeded", output
+
+
+def run_python(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise click.ClickException(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+
+
+def save_seeded(name: str, path: Path) -> None:
+    """Write a seeded checkpoint."""
+    from qexport.checkpoints import save_native
+    from qexport.models.papers import PAIRS
+    from qexport.models.registry import architecture
+    from qexport.models.seeded import seeded
+
+    network, pair = NETWORKS[name], PAIRS[NETWORKS[name].pair]
+    arch = f"{pair.scheme}-{network.architecture}"
+    data, arguments = architecture(arch).preprocessing, dict(pair.arguments)
+    model = seeded(arch, **arguments)
+    shape = data.input_shape
+    save_native(path, model, arch=arch, arguments=arguments, input_shape=shape, mean=data.mean, std=data.std)
+
+
+@contextmanager
+def limited_to(isa: str | None) -> Iterator[None]:
+    """Hold our runtime and OpenVINO to an instruction set."""
+    if isa is None:
+        yield
+        return
+    os.environ.update({ISA_VARIABLE: isa, ONEDNN_VARIABLE: ONEDNN_NAMES[isa]})
+    try:
+        yield
+    finally:
+        del os.environ[ISA_VARIABLE], os.environ[ONEDNN_VARIABLE]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A report of `bench`, for the tables.
+
+    Attributes:
+        title: of the network.
+        isa: instruction set that was forced, or None.
+        report: of `bench`.
+    """
+
+    title: str
+    isa: str | None
+    report: dict[str, Any]
+
+    def engine(self, name: str) -> dict[str, Any] | None:
+        return next((e for e in self.report["engines"] if e["name"] == name), None)
+
+    def times(self, name: str, base: str = "model.qpk") -> str:
+        """How many times as long as the base, as the median of the rounds."""
+        theirs, ours = self.engine(name), self.engine(base)
+        if theirs is None or ours is None:
+            return ""
+        pairs = zip(theirs["round_medians"], ours["round_medians"], strict=True)
+        return f"{median(a / b for a, b in pairs):.2f}"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.report["settings"]["batch"], self.report["settings"]["threads"]
+
+
+def measure(folder: Path, names: tuple[str, ...], rounds: int) -> Iterator[Measured]:
+    """Every network at every size, then the first one with instruction sets forced off."""
+    isas = available_isas()
+    forced = [isa for isa in reversed(isas[:-1]) if isa in ONEDNN_NAMES]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    for number, name in enumerate(names):
+        title, files = converted(name, folder)
+        for isa in [None, *(forced if number == 0 else [])]:
+            for batch, threads in SIZES if isa is None else SIZES[:1]:
+                if threads > cores:
+                    continue
+                peers = PEERS if batch == 1 else INT8_PEERS
+                chosen = FILES if (batch, threads) == (1, 1) else FILES[:1]
+                with limited_to(isa):
+                    report = bench(
+                        [files / file for file in chosen], against=peers, batch=batch, threads=threads, rounds=rounds
+                    )
+                click.echo(f"{title} batch {batch} threads {threads} {isa or isas[-1]}: {brief(report)}", err=True)
+                yield Measured(title, isa, report)
+
+
+def brief(report: dict[str, Any]) -> str:
+    base = report["engines"][0]
+    others = (f"{e['name']} {e['ratio']['median']:.2f} x" for e in report["engines"][1:])
+    return ", ".join([f"{1e3 * base['median']:.2f} ms", *others])
+
+
+def speed_table(found: list[Measured]) -> Iterator[str]:
+    yield "| network | batch | threads | qexport ms | fastest | GMAC/s | " + " | ".join(TITLES[p] for p in PEERS) + " |"
+    yield "|---" * (6 + len(PEERS)) + "|"
+    for m in found:
+        ours = m.report["engines"][0]
+        forced = f", {m.isa} forced" if m.isa else ""
+        figures = f"{1e3 * ours['median']:.2f} | {1e3 * ours['minimum']:.2f} | {ours['macs_per_second'] / 1e9:.0f}"
+        peers = " | ".join(m.times(peer) for peer in PEERS)
+        yield f"| {m.title}{forced} | {m.size[0]} | {m.size[1]} | {figures} | {peers} |"
+
+
+def thread_table(found: list[Measured]) -> Iterator[str]:
+    """Two threads against one, of the same network and batch."""
+    yield "| network | batch | qexport | OpenVINO int8 | ORT int8 |"
+    yield "|---|---|---|---|---|"
+    plain = {(m.title, *m.size): m for m in found if m.isa is None}
+    for (title, batch, threads), two in plain.items():
+        one = plain.get((title, batch, 1))
+        if threads != 2 or one is None:
+            continue
+        engines = [(one.engine(name), two.engine(name)) for name in ("model.qpk", *INT8_PEERS)]
+        gains = " | ".join(f"{a['minimum'] / b['minimum']:.2f}" if a and b else "" for a, b in engines)
+        yield f"| {title} | {batch} | {gains} |"
+
+
+def onnx_table(found: list[Measured]) -> Iterator[str]:
+    yield "| network | ORT int8 ms | model.onnx | model.qdq.onnx | model.onnx, x int8 | model.qdq.onnx, x int8 |"
+    yield "|---|---|---|---|---|---|"
+    for m in single_images(found):
+        times = " | ".join(
+            f"{1e3 * engine['median']:.1f}" for engine in map(m.engine, ("onnxruntime", *FILES[1:])) if engine
+        )
+        yield f"| {m.title} | {times} | {m.times(FILES[1], 'onnxruntime')} | {m.times(FILES[2], 'onnxruntime')} |"
+
+
+def memory_table(found: list[Measured]) -> Iterator[str]:
+    yield "| network | engine | load ms | first run ms | peak memory MiB | x load | x memory |"
+    yield "|---|---|---|---|---|---|---|"
+    for m in single_images(found):
+        for e in m.report["engines"]:
+            ratio, memory = e["ratio"], e["memory"]
+            amount = "" if memory is None else f"{memory / 2**20:.1f}"
+            more = "" if ratio["memory"] is None else f"{ratio['memory']:.1f}"
+            title = TITLES.get(e["name"], e["name"])
+            figures = f"{1e3 * e['load']:.1f} | {1e3 * e['first']:.1f} | {amount} | {ratio['load']:.2f} | {more}"
+            yield f"| {m.title} | {title} | {figures} |"
+
+
+def layer_table(m: Measured) -> Iterator[str]:
+    peak = m.report["peak"]
+    rate = f"{peak['products_per_second'] / 1e9:.0f} GMAC/s of uint8 x int8"
+    yield f"{m.title}, one image, one thread, {peak['isa']}, whose peak here is {rate}."
+    yield ""
+    yield "| layer | operators | result | ms | share | GMAC/s | of peak |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in m.report["layers"]:
+        rate = "" if row["macs_per_second"] is None else f"{row['macs_per_second'] / 1e9:.0f}"
+        share = "" if row["peak_share"] is None else f"{row['peak_share']:.0%}"
+        shape = "x".join(map(str, row["shape"]))
+        figures = f"{1e3 * row['seconds']:.3f} | {row['share']:.1%} | {rate} | {share}"
+        yield f"| {row['layer']} | {' '.join(row['operators'])} | {shape} | {figures} |"
+
+
+def single_images(found: list[Measured]) -> list[Measured]:
+    return [m for m in found if m.size == (1, 1) and m.isa is None]
+
+
+def machine_text(found: list[Measured], rounds: int) -> str:
+    machine = found[0].report["machine"]
+    caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
+    versions = sorted({e["what"].rpartition("; ")[2] for m in found for e in m.report["engines"]})
+    return (
+        f"Machine: {machine['processor']}, {machine['cores']} cores, {' '.join(machine['flags'])}; caches {caches}; "
+        f"{machine['memory'] / 2**30:.0f} GiB; {machine['system']}, Python {machine['python']}; {', '.join(versions)}. "
+        f"{rounds} rounds."
+    )
+
+
+def document(found: list[Measured], rounds: int) -> str:
+    """The generated part of docs/benchmarks.md."""
+    isas = available_isas()
+    missing = [isa for isa in ("avx512vnni", "amx") if isa not in isas]
+    parts = [machine_text(found, rounds)]
+    if missing:
+        parts.append(
+            f"This processor has no {' and no '.join(missing)}: their rows are missing; `make bench` on a machine that "
+            "has them adds them. Their kernels are tested in emulation only, where speed says nothing."
+        )
+    sections = (
+        ("### Speed: qexport in milliseconds, the others as multiples of its time", speed_table(found)),
+        ("### Two threads: how many times as fast as one", thread_table(found)),
+        ("### The ONNX files in ONNX Runtime, one image, one thread", onnx_table(found)),
+        ("### Load time and memory, one image, one thread", memory_table(found)),
+        ("### Where the time goes", layer_table(single_images(found)[0])),
+    )
+    parts += [f"{title}\n\n" + "\n".join(lines) for title, lines in sections]
+    return "\n\n".join(parts)
+
+
+def insert(text: str, path: Path) -> None:
+    """Put the tables between their marks."""
+    before, begin, rest = path.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise click.ClickException(f"{path} lacks the lines {BEGIN} and {END}")
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+@click.command()
+@click.option("--rounds", default=9, show_default=True, help="Turns of every engine.")
+@click.option("--only", multiple=True, type=click.Choice(list(NETWORKS)), help="Networks; all without.")
+@click.option("--networks", type=click.Path(path_type=Path), help="Folder for the converted networks, used again.")
+@click.option("--write", type=click.Path(path_type=Path, exists=True), help="Markdown file to put the tables into.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="File for all reports.")
+def main(rounds: int, only: tuple[str, ...], networks: Path | None, write: Path | None, json_file: Path | None) -> None:
+    """Measure and print the tables."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = networks or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        found = list(measure(folder, only or tuple(NETWORKS), rounds))
+    if json_file is not None:
+        json_file.write_text(json.dumps([{"title": m.title, "isa": m.isa, **m.report} for m in found], indent=1) + "\n")
+    text = document(found, rounds)
+    click.echo(text)
+    if write is not None:
+        insert(text, write)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--seed"]:
+        save_seeded(sys.argv[2], Path(sys.argv[3]))
+    else:
+        main()

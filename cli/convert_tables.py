@@ -91,12 +91,31 @@ def proof_line(proof: dict[str, int]) -> str:
     return text + "."
 
 
+def gap_line(temperature: float, gaps: dict[str, dict[str, Any]]) -> str:
+    """How far the soft quantizers still are from what they froze to: the mean of each kind, and its worst quantizer."""
+    parts = []
+    for kind in ("weights", "activations"):
+        means = {name: gap["mean"] for name, gap in gaps.items() if gap["of"] == kind}
+        if means:
+            worst = max(means, key=means.__getitem__)
+            mean = sum(means.values()) / len(means)
+            parts.append(f"{kind} {small_share(mean)} of a step (most {worst}, {small_share(means[worst])})")
+    return f"Soft quantizers at temperature {temperature:g} are off their frozen form by: {'; '.join(parts)}."
+
+
+def small_share(share: float) -> str:
+    """In percent, two digits; float rounding alone is not spelt out."""
+    return f"{100 * share:.2g} %" if share >= 1e-5 else "below 0.001 %"
+
+
 def _print_remarks(console: Console, report: dict[str, Any]) -> None:
     """Fixed point, outputs, calibration, weights near a threshold, and notes."""
     widths = Counter(point["bits"] for point in report["fixed_points"])
     if widths:
         parts = " and ".join(f"{n} tensors in {b}-bit fixed point" for b, n in sorted(widths.items()))
         say(console, f"{parts}.")
+    if report["quantizer_gaps"]:
+        say(console, gap_line(report["temperature"], report["quantizer_gaps"]))
     for output in report["outputs"]:
         say(
             console,

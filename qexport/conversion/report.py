@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,8 @@ def conversion_report(
             name: {"levels": list(w.level_set), "near_threshold": built.frozen.near_thresholds.get(name, 0)}
             for name, w in built.frozen.weights.items()
         },
+        "temperature": checkpoint.temperature,
+        "quantizer_gaps": _gaps(built),
         "proof": proof_summary(built),
         "sizes": sizes(lowered.graph, weight_bytes),
         "notes": notes,
@@ -109,6 +112,13 @@ def _quantizers(built: Built) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _gaps(built: Built) -> dict[str, dict[str, Any]]:
+    """Soft quantizers against what they froze to; none where the temperature is unknown."""
+    if built.checkpoint.temperature is None:
+        return {}
+    return {name: asdict(gap) for name, gap in built.frozen.gaps.items()}
 
 
 def proof_summary(built: Built) -> dict[str, int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from qexport.errors import FreezeError
+from qexport.freeze.gap import QuantizerGap, activation_gap, weight_gap
 from qexport.freeze.probe import probe
 from qexport.freeze.quantizers import QuantizerCalls, find_quantizers, observe
 from qexport.freeze.step_op import FrozenActivation, FrozenWeight
@@ -32,6 +33,7 @@ class FrozenModel:
         near_thresholds: how many weights lie so near a threshold that other arithmetic might give another level.
         float_weights: weight quantizers whose result has too many values for levels; frozen as they are.
         unused: quantizers the forward pass never calls; left as they were.
+        gaps: of the quantizers that have a soft form, at the temperature they have.
     """
 
     module: nn.Module
@@ -40,6 +42,7 @@ class FrozenModel:
     near_thresholds: dict[str, int]
     float_weights: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    gaps: Mapping[str, QuantizerGap] = field(default_factory=dict)
 
 
 def freeze(model: nn.Module, example: Tensor, *, quantizer_types: tuple[type[nn.Module], ...] = ()) -> FrozenModel:
@@ -65,6 +68,7 @@ def freeze(model: nn.Module, example: Tensor, *, quantizer_types: tuple[type[nn.
     weights: dict[str, QuantizedWeight] = {}
     near_thresholds: dict[str, int] = {}
     float_weights: list[str] = []
+    gaps: dict[str, QuantizerGap | None] = {}
     for name, quantizer in quantizers.items():
         called = calls[name]
         if called.is_constant:
@@ -75,15 +79,18 @@ def freeze(model: nn.Module, example: Tensor, *, quantizer_types: tuple[type[nn.
             else:
                 weights[name] = quantized
                 near_thresholds[name] = count_near_thresholds(quantizer, weight, quantized, name)
+            gaps[name] = weight_gap(quantizer, weight)
             frozen = _replaced(frozen, quantizer, FrozenWeight(output.detach()))
         elif called.shape is not None:
             activations[name] = step = _probe_called(quantizer, called, called.shape, name)
             if called.weights:
                 near_thresholds[name] = sum(count_near_steps(step, weight) for weight, _ in called.weights)
+            gaps[name] = activation_gap(quantizer, step)
             frozen = _replaced(frozen, quantizer, FrozenActivation(step))
     _check_same_output(frozen, example, expected)
     unused = tuple(name for name in quantizers if calls[name].shape is None)
-    return FrozenModel(frozen, activations, weights, near_thresholds, tuple(float_weights), unused)
+    soft = {name: gap for name, gap in gaps.items() if gap is not None}
+    return FrozenModel(frozen, activations, weights, near_thresholds, tuple(float_weights), unused, soft)
 
 
 def _probe_called(quantizer: nn.Module, called: QuantizerCalls, shape: tuple[int, ...], name: str) -> StepFunction:

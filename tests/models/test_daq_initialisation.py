@@ -45,7 +45,7 @@ def scales_of(model: nn.Module) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_layer_keeps_its_magnitude(name: str) -> None:
-    """On the float network's values: the mean magnitude of each result, and upper bounds of some standard deviations."""
+    """On the float network's values: the mean magnitude of each result, upper bounds of some standard deviations."""
     torch.manual_seed(1)
     images = torch.randn(4, *NETWORKS[name][1])
     model = initialised(name, images)

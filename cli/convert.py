@@ -29,7 +29,7 @@ from qexport.cli.progress import StageLine
     default="onnx",
     metavar="F,F",
     show_default=True,
-    help="onnx (integers only), onnx-qdq and qpk (packed bits), separated by commas.",
+    help="onnx (integers only), onnx-qdq, qpk (packed bits) and ort (for phones), separated by commas.",
 )
 @click.option(
     "--calibration-data",

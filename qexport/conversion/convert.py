@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qexport import __version__
 from qexport.backends.onnx.inspection import weight_bytes
 from qexport.backends.onnx.integer import to_onnx
+from qexport.backends.onnx.mobile import CONFIG_NAME, write_mobile
 from qexport.backends.onnx.postprocess import Head, to_post_process
 from qexport.backends.onnx.qdq import to_qdq
 from qexport.backends.onnx.writer import write_onnx
@@ -22,15 +23,19 @@ from qexport.conversion.calibrate import RangeSource
 from qexport.conversion.output import staged
 from qexport.conversion.report import conversion_report, layer_nodes, layer_row
 from qexport.conversion.settings import Settings
-from qexport.detection import Detector
 from qexport.errors import OptionError
 from qexport.ir import fingerprint
 from qexport.passes.layers import DEFAULT_ACT_BITS
 
-FILE_NAMES = {"onnx": "model.onnx", "onnx-qdq": "model.qdq.onnx", "qpk": "model.qpk"}
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+FILE_NAMES = {"onnx": "model.onnx", "onnx-qdq": "model.qdq.onnx", "qpk": "model.qpk", "ort": "model.ort"}
 """Formats and the file each is written to."""
 
-INTEGER_FORMATS = ("onnx", "qpk")
+INTEGER_FORMATS = ("onnx", "qpk", "ort")
+MOBILE_CONFIG, MOBILE_POST_PROCESS = "ort-config", "ort-post"
+MOBILE_NOTE = "model.ort: ONNX Runtime unpacks weights of few bits to bytes in its mobile format."
 POST_PROCESS = "post"
 POST_PROCESS_NAME = "post.onnx"
 """A detector's integer heads go through it; docs/detection.md."""
@@ -81,11 +86,12 @@ def convert(
 
     Args:
         checkpoint: file with a network trained with soft quantizers.
-        output: directory for model.onnx, model.qdq.onnx, model.qpk and report.json; of a detector with an integer
-            format also for post.onnx.
+        output: directory for model.onnx, model.qdq.onnx, model.qpk, model.ort with required_operators.config, and
+            report.json; of a detector with an integer format also for post.onnx, and post.ort beside model.ort.
         bits: what weights and activations were trained for; weight_bits and act_bits replace it for one of them.
             Activations that training left float get act_bits, or 8: `bits` says nothing about them.
-        formats: any of "onnx" (integers only), "onnx-qdq" and "qpk" (packed bits, for the runtime of this project).
+        formats: any of "onnx" (integers only), "onnx-qdq", "qpk" (packed bits, for the runtime of this project) and
+            "ort" (the integer ONNX for mobile builds of ONNX Runtime).
         calibration: what `calibrate` returned for this checkpoint, or its file; act_bits are then those of the file.
         calibration_data: image folder, npz or npy, or whatever else `calibrate` takes, for activations that training
             left float; without it and without `calibration` their ranges come from batch-norm statistics. With
@@ -117,12 +123,16 @@ def convert(
             progress=progress,
         )
         progress("writing")
-        written = {name: _write(built, name, opset, staging / FILE_NAMES[name]) for name in formats}
+        post = _post_process(built, opset) if set(formats) & set(INTEGER_FORMATS) else None
+        written = {name: _write(built, name, opset, staging, post) for name in formats}
         stored = written["onnx" if "onnx" in written else formats[0]].weight_bytes
         names = {name: FILE_NAMES[name] for name in formats}
-        if built.checkpoint.detector is not None and set(formats) & set(INTEGER_FORMATS):
-            _write_post_process(built, built.checkpoint.detector, opset, staging / POST_PROCESS_NAME)
+        if post is not None:
+            write_onnx(post, staging / POST_PROCESS_NAME)
             names[POST_PROCESS] = POST_PROCESS_NAME
+        if "ort" in formats:
+            names |= {} if post is None else {MOBILE_POST_PROCESS: "post.ort"}
+            names[MOBILE_CONFIG] = CONFIG_NAME
         files = {file: (staging / file).stat().st_size for file in names.values()}
         notes = [note for one in written.values() for note in one.notes]
         report = conversion_report(built, stored, files, notes)
@@ -160,9 +170,13 @@ def heads(built: Built) -> list[Head]:
     return [Head(unit.tensor, types[unit.tensor].shape, float(unit.scale)) for unit in built.lowered.outputs]
 
 
-def _write_post_process(built: Built, detector: Detector, opset: int, path: Path) -> None:
+def _post_process(built: Built, opset: int) -> ModelProto | None:
+    """The model behind a detector's integer heads, if it is one."""
+    detector = built.checkpoint.detector
+    if detector is None:
+        return None
     kept = {key: value for key, value in metadata(built).items() if key not in RECORDED_KEYS}
-    write_onnx(to_post_process(heads(built), detector, metadata=kept, opset=opset), path)
+    return to_post_process(heads(built), detector, metadata=kept, opset=opset)
 
 
 @dataclass(frozen=True)
@@ -178,15 +192,18 @@ class Written:
     notes: list[str]
 
 
-def _write(built: Built, name: str, opset: int, path: Path) -> Written:
-    props = metadata(built)
+def _write(built: Built, name: str, opset: int, folder: Path, post: ModelProto | None) -> Written:
+    props, path = metadata(built), folder / FILE_NAMES[name]
     if name == "qpk":
         kept = {key: value for key, value in props.items() if key not in RECORDED_KEYS}
         return Written(packed.weight_bytes(packed.write_packed(to_packed(built.graph, metadata=kept), path)), [])
-    if name == "onnx":
-        model = to_onnx(built.graph, metadata=props, opset=opset)
-    else:
+    if name == "onnx-qdq":
         model = to_qdq(built.lowered.real, metadata=props, opset=opset)
+    else:
+        model = to_onnx(built.graph, metadata=props, opset=opset)
+    if name == "ort":
+        write_mobile({"model": model} | ({} if post is None else {POST_PROCESS: post}), folder)
+        return Written(weight_bytes(model), [MOBILE_NOTE])
     write_onnx(model, path)
     notes = [prop.value for prop in model.metadata_props if prop.key == QDQ_NOTES_KEY]
     return Written(weight_bytes(model), [note for text in notes for note in text.splitlines()])

@@ -82,10 +82,11 @@ def output_table(report: Report) -> Table:
 def layer_table(report: Report) -> Table:
     """Codes of every quantizer, integer against edge-quantized float."""
     shown = table(
-        "Codes that differ from the edge-quantized float network",
-        ["<quantizer", "codes", "differ", "ties", "prop.", "unexpl.", "farthest", "bound"],
+        "Codes that differ from the edge-quantized float network, and from the frozen one",
+        ["<quantizer", "codes", "differ", "ties", "prop.", "unexpl.", "farthest", "bound", "frozen", "edges"],
         caption="ties: within the bound of a threshold; prop.: right for its own, already differing inputs; farthest: "
-        "distance of a tie from its threshold",
+        "distance of a tie from its threshold; frozen: differ from the frozen network; edges: of those, moved by "
+        "rounding float layers or by calibrated quantizers",
     )
     for layer in report.layers:
         shown.add_row(
@@ -97,6 +98,8 @@ def layer_table(report: Report) -> Table:
             count(layer.unexplained),
             real(layer.largest),
             real(layer.bound),
+            count(layer.frozen_differing),
+            count(layer.edges),
             style="red" if layer.unexplained else None,
         )
     return shown

@@ -1,4 +1,4 @@
-"""Every difference between the edge-quantized float network and the integer network, explained (DESIGN 7)."""
+"""Every difference between the frozen, the edge-quantized and the integer network, explained (DESIGN 7)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from qexport.ir import Graph
 from qexport.passes.fixed import FixedPoint
 from qexport.passes.folding import Fold
 from qexport.passes.lower import Lowered
 from qexport.reference import Run, interpret
+from qexport.stepfunction import StepFunction
 from qexport.validation.report import FixedPointResult, LayerResult
 
 FLOAT_TOLERANCE = 2.0**-36
@@ -28,6 +30,8 @@ class _LayerCount:
     unexplained: int = 0
     bound: float = 0.0
     largest: float = 0.0
+    frozen_differing: int = 0
+    edges: int = 0
 
 
 @dataclass
@@ -49,38 +53,58 @@ class Explainer:
     The float network is run twice: freely, to see which codes differ, and with the integer network's codes put in at
     every quantizer, so that each layer is judged on equal inputs. A code that differs there must have its real value
     within the proven bound of the threshold (a tie); one that differs only in the free run is propagated.
+
+    The frozen network is run twice in the same way. What differs from it, and not from the edge-quantized network, on
+    equal inputs is the work of the edges: float layers whose weights were rounded, and calibrated quantizers.
+
+    Attributes:
+        lowered: the lowered network.
+        frozen: the captured one, whose float layers are still float.
     """
 
     lowered: Lowered
+    frozen: Graph
     layers: dict[str, _LayerCount] = field(default_factory=dict)
     fixed: dict[str, _FixedCount] = field(default_factory=dict)
 
     def run_free(self, feeds: dict[str, NDArray]) -> Run:
         """The edge-quantized network on one batch of images, by input name; what `add` judges may differ from it."""
-        return interpret(self.lowered.real, feeds, keep=self._judged)
+        return interpret(self.lowered.real, feeds, keep={*self._compared.values(), *self.lowered.fixed_points})
 
-    def add(self, feeds: dict[str, NDArray], integers: dict[str, NDArray], free: Run) -> None:
+    def run_frozen(self, feeds: dict[str, NDArray]) -> Run:
+        """The frozen network on one batch, in float64."""
+        return interpret(self.frozen, feeds, keep=self._trained.values())
+
+    def add(self, feeds: dict[str, NDArray], integers: dict[str, NDArray], free: Run, frozen: Run) -> None:
         """Explain one batch.
 
         Args:
             feeds: the images, by input name.
             integers: every tensor of the integer graph on them.
-            free: what `run_free` gives on them.
+            free, frozen: what `run_free` and `run_frozen` give on them.
         """
-        forced = interpret(
-            self.lowered.real,
-            feeds,
-            keep=self._judged,
-            override=lambda name, value: self._force(name, value, integers),
-        )
-        inputs = self._compared
-        for name, fold in self.lowered.folds.items():
+
+        def force(name: str, value: NDArray) -> NDArray:
+            return self._force(name, value, integers)
+
+        folds = self.lowered.folds
+        forced = interpret(self.lowered.real, feeds, keep=free.tensors, override=force)
+        for name, tensor in self._compared.items():
             count = self.layers.setdefault(name, _LayerCount())
-            levels = integers[name]
-            _count_codes(count, fold, levels, forced.tensors[inputs[name]], free.tensors[inputs[name]])
+            code = _code(folds[name].function, integers[name])
+            _count_codes(count, folds[name], code, forced.tensors[tensor], free.tensors[tensor])
         for name, point in self.lowered.fixed_points.items():
             count_fixed = self.fixed.setdefault(name, _FixedCount())
             _count_fixed(count_fixed, point, integers[point.tensor], forced.tensors[name], free.tensors[name])
+        frozen_forced = interpret(self.frozen, feeds, keep=frozen.tensors, override=force)
+        for name, tensor in self._trained.items():
+            function = folds[name].function
+            differing = _code(function, integers[name]) != function.codes(frozen.tensors[tensor])
+            moved = function.codes(forced.tensors[self._compared[name]]) != function.codes(
+                frozen_forced.tensors[tensor]
+            )
+            self.layers[name].frozen_differing += int(differing.sum())
+            self.layers[name].edges += int((differing & moved).sum())
 
     @cached_property
     def _compared(self) -> dict[str, str]:
@@ -88,9 +112,9 @@ class Explainer:
         return {node.name: node.inputs[0] for node in self.lowered.real.nodes if node.name in self.lowered.folds}
 
     @cached_property
-    def _judged(self) -> set[str]:
-        """Real tensors that are looked at."""
-        return {*self._compared.values(), *self.lowered.fixed_points}
+    def _trained(self) -> dict[str, str]:
+        """The same in the frozen network, which has the trained quantizers only."""
+        return {node.name: node.inputs[0] for node in self.frozen.nodes if node.name in self.lowered.folds}
 
     def _force(self, name: str, value: NDArray, integers: dict[str, NDArray]) -> NDArray:
         """The integer network's value of a quantizer, or of a saturated stream, in place of the float one."""
@@ -133,11 +157,17 @@ def _saturated(point: FixedPoint, integers: NDArray) -> NDArray[np.bool_]:
     return (integers >= limit - 1) | (integers <= -limit)
 
 
-def _count_codes(count: _LayerCount, fold: Fold, levels: NDArray, forced: NDArray, free: NDArray) -> None:
+def _code(function: StepFunction, levels: NDArray) -> NDArray[np.int64]:
+    """The codes that levels of the integer network stand for."""
+    lowest = int(function.levels.min())
+    table = np.zeros(int(function.levels.max()) - lowest + 1, np.int64)
+    table[function.levels - lowest] = np.arange(len(function.levels))
+    return table[levels - lowest]
+
+
+def _count_codes(count: _LayerCount, fold: Fold, code: NDArray, forced: NDArray, free: NDArray) -> None:
     """Classify the codes of one quantizer on one batch; `forced` and `free` are its real inputs."""
     function = fold.function
-    order = np.argsort(function.levels, kind="stable")  # levels may fall with the code
-    code = order[np.searchsorted(function.levels[order], levels)]
     judged, running = function.codes(forced), function.codes(free)
     t = np.concatenate([[-np.inf], function.thresholds.astype(np.float64), [np.inf]])
     # Distance from the farthest threshold between the two codes: t[code] below, t[code + 1] above in this padding.

@@ -33,7 +33,7 @@ class LevelResult:
 
 @dataclass(frozen=True)
 class LayerResult:
-    """Codes of one quantizer, integer against edge-quantized float, over all images.
+    """Codes of one quantizer, integer against edge-quantized float and against frozen, over all images.
 
     Attributes:
         name: the quantizer.
@@ -44,6 +44,9 @@ class LayerResult:
         unexplained: codes that differ for equal codes upstream by more than the bound; always a bug.
         bound: proven error of the compared value plus float tolerance, real units.
         largest: largest distance of a tied value from its threshold.
+        frozen_differing: codes that differ from the frozen network's; 0 for a calibrated quantizer, which it has not.
+        edges: of those, how many the edges moved over a threshold for equal codes upstream: weights of float layers
+            that were rounded, and calibrated quantizers. The others are ties or propagated.
     """
 
     name: str
@@ -54,6 +57,8 @@ class LayerResult:
     unexplained: int
     bound: float
     largest: float
+    frozen_differing: int = 0
+    edges: int = 0
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def validate(
         [a for a in opened if isinstance(a, PostProcessArtifact)],
         has_soft,
         judge,
-        Explainer(built.lowered),
+        Explainer(built.lowered, built.captured.graph),
         OutputDifferences(built.graph.outputs) if several else None,
     )
     progress("comparing")
@@ -222,15 +222,15 @@ def _run(networks: _Networks, data: Dataset, on_images: Any) -> None:
 
 def _run_batch(networks: _Networks, images: NDArray[np.uint8], pool: Executor) -> None:
     """One batch through all levels; those that do not need one another's results at the same time."""
-    graph = networks.built.graph
+    graph, explainer = networks.built.graph, networks.explainer
     (input_name,) = graph.inputs
     feeds = {input_name: images}
     torch_outputs = pool.submit(_torch_outputs, networks, images)
-    free_run = pool.submit(networks.explainer.run_free, feeds)
+    free_run, frozen_run = (pool.submit(run, feeds) for run in (explainer.run_free, explainer.run_frozen))
     integers = interpret(graph, feeds, keep="*").tensors
     found = [(a.file.name, pool.submit(_artifact_outputs, a, feeds, integers, graph)) for a in networks.artifacts]
     free = free_run.result()
-    networks.explainer.add(feeds, integers, free)
+    explainer.add(feeds, integers, free, frozen_run.result())
     soft, frozen = torch_outputs.result()
     levels = {
         "float": soft,

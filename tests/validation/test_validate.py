@@ -99,9 +99,10 @@ def test_a_wrong_threshold_in_the_graph_is_refused_by_the_proof(artifact: Artifa
 def test_a_wrong_threshold_in_the_graph_is_unexplained_on_data(artifact: Artifact, images: Path) -> None:
     graph, name = _mutated(artifact.built)
     batch = np.ascontiguousarray(np.load(images)["images"][:16].transpose(0, 3, 1, 2))
-    explainer = Explainer(replace(artifact.built.lowered, graph=graph))
+    explainer = Explainer(replace(artifact.built.lowered, graph=graph), artifact.built.captured.graph)
     feeds = {"image": batch}
-    explainer.add(feeds, interpret(graph, feeds, keep="*").tensors, explainer.run_free(feeds))
+    integers = interpret(graph, feeds, keep="*").tensors
+    explainer.add(feeds, integers, explainer.run_free(feeds), explainer.run_frozen(feeds))
     layers, _ = explainer.results()
     wrong = {r.name: r.unexplained for r in layers if r.unexplained}
     assert set(wrong) == {name}, "only the changed layer is at fault; what follows is propagated"

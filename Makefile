@@ -25,7 +25,9 @@ test: $(VENV)/.installed-test
 test-all: $(VENV)/.installed-test
 	$(PYTEST)
 
+# Half an hour: time, memory and load time of the fixed networks beside other engines, into docs/benchmarks.md; then conversion.
 bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/speed.py --write docs/benchmarks.md
 	$(BIN)/python benchmarks/conversion.py
 
 # The speed of every kernel of the C runtime on the shapes of runtime/bench/shapes.h, for the instruction sets at hand.

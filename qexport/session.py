@@ -94,9 +94,12 @@ class InferenceSession:
             data: Buffer = _read(self._where)
         else:
             self._where, data = "model", path_or_bytes
-        if not 1 <= threads <= MAX_THREADS:
+        if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
             raise OptionError(
-                "the number of threads is out of range", where="threads", got=threads, expected=f"1 to {MAX_THREADS}"
+                "the number of threads is out of range",
+                where="threads",
+                got=repr(threads),
+                expected=f"1 to {MAX_THREADS}",
             )
         chosen = _choose_isa(runtime, isa)
         try:

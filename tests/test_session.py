@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -314,9 +315,9 @@ def with_metadata(file: bytes, stored: bytes) -> bytes:
 
 
 class TestOptions:
-    @pytest.mark.parametrize("threads", [0, -1, 257])
-    def test_threads_out_of_range(self, file: bytes, threads: int) -> None:
-        with pytest.raises(OptionError, match=f"got:      {threads}\n  expected: 1 to 256"):
+    @pytest.mark.parametrize("threads", [0, -1, 257, "2", 1.5, None])
+    def test_threads_out_of_range(self, file: bytes, threads: Any) -> None:
+        with pytest.raises(OptionError, match=f"got:      {threads!r}\n  expected: 1 to 256"):
             InferenceSession(file, threads=threads)
 
     def test_unknown_isa(self, file: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("sklearn", reason="the handwritten digits come with scikit-l
 from qexport.models.digits_data import load_digits_split, write_npz
 
 COMMANDS = {
-    "qn": "--scheme qn --weight-levels=-1,0,1 --act-bits 2 --epochs 120 --seed 1 --threads 2",
+    "qn": "--scheme qn --weight-levels=-1,0,1 --act-bits 2 --epochs 120 --seed 1 --hard-norms",
     "daq": "--scheme daq --weight-bits 2 --act-bits 2 --epochs 60",
 }
 

@@ -1,9 +1,10 @@
 """Convolutions and linear layers in the QDQ flavour.
 
-Where a layer's sums go through affines and clips into a uniform step function and nowhere else, all of it becomes
+Where a layer's sums go through affines and clips into a step function and nowhere else, all of it becomes
 DequantizeLinear -> Conv -> QuantizeLinear, which ONNX Runtime fuses to QLinearConv: the affine lives in the weight
-scales and an int32 bias chosen so that codes are those of the exact thresholds (requantize.py). Elsewhere the layer
-gives floats, with a directly following affine folded into weight scales and bias.
+scales and an int32 bias chosen so that codes are those of the exact thresholds; thresholds that are not evenly spaced
+are compared with the byte that comes out (requantize.py). Elsewhere the layer gives floats, with a directly following
+affine folded into weight scales and bias.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 
 from qexport.backends.onnx.emitter import FLOAT, INT8, INT16, UINT8, fits
 from qexport.backends.onnx.qdq_state import Coded, Encoding, State
-from qexport.backends.onnx.qdq_steps import saturated
-from qexport.backends.onnx.requantize import Requantization, requantization
+from qexport.backends.onnx.qdq_steps import compared_bytes, saturated
+from qexport.backends.onnx.requantize import Requantization, Window, requantization, window
 from qexport.backends.onnx.weights import Levels, emit_levels
 from qexport.errors import AccumulatorError
 from qexport.ir import Node, TensorType, integer
@@ -56,33 +57,47 @@ def emit_layer(s: State, node: Node, op: Conv2d | Linear) -> None:
 
 
 def _emit_fused(s: State, node: Node, op: Conv2d | Linear) -> bool:
-    """Layer, tail and step as one quantized layer; False where that form does not apply."""
+    """Layer, tail and step as one quantized layer; False where no such form applies."""
     x, tail, scale = s.coded.get(node.inputs[0]), _tail(s, node), _layer_scale(op.weight)
     if x is None or tail is None or scale is None or not _is_int8(op.weight):
         return False
-    encoding = Encoding.of(tail.step.function)
-    if encoding is None or not encoding.gap:
+    encoding, acc = Encoding.of(tail.step.function), _accumulator_type(s, node, op, x)
+    if encoding is None or acc is None:
         return False
-    acc = _accumulator_type(s, node, op, x)
-    found = None if acc is None else _requantized(tail, scale * x.scale, acc, encoding)
-    if found is None:
-        return False
-    if found.moved:
-        s.notes.append(f"{tail.nodes[-1].name}: thresholds moved by {found.moved} accumulator steps in all")
-    weight = _dequantized_weight(s, op.weight, found.multiplier / float(x.scale))
+    pending, name = _pending(tail, scale * x.scale), tail.nodes[-1].name
+    found = _requantized(tail, pending, acc, encoding)
+    if found is not None:
+        if found.moved:
+            s.notes.append(f"{name}: thresholds moved by {found.moved} accumulator steps in all")
+        value = _quantized_product(s, node, op, x, found)
+        codes = saturated(s, value, found.low, found.top)
+    else:
+        targets = encoding.targets(tail.step.function)
+        whole = window(pending, tail.step.function, acc)
+        if whole is None or np.any(np.diff(targets) < 0):
+            return False
+        s.notes.append(f"{name}: {tail.step.function.n_steps} thresholds kept as byte comparisons in the QDQ file")
+        value = saturated(s, _quantized_product(s, node, op, x, whole), 0, whole.top)
+        codes = compared_bytes(s, value, whole.bars, targets, len(acc.shape))
+    s.absorbed.update(follower.name for follower in tail.nodes)
+    s.finish_coded(name, Coded(codes, encoding.scale, encoding.zero_point, encoding.top))
+    return True
+
+
+def _quantized_product(s: State, node: Node, op: Conv2d | Linear, x: Coded, parameters: Requantization | Window) -> str:
+    """The layer as DequantizeLinear, Conv, QuantizeLinear: clip(round(multiplier * (acc + bias)), 0, 255)."""
+    multiplier = parameters.multiplier
+    weight = _dequantized_weight(s, op.weight, multiplier / float(x.scale))
     bias = s.e.node(
         "DequantizeLinear",
-        [s.e.initializer("bias", found.bias.astype(np.int32)), s.e.initializer("bias_scale", _float(found.multiplier))],
+        [s.e.initializer("bias", parameters.bias.astype(np.int32)), s.e.initializer("bias_scale", _float(multiplier))],
         "bias",
         FLOAT,
         axis=0,
     )
     value = _product(s, op, node.inputs[0], weight, bias)
-    parameters = [s.e.constant(np.array(1, FLOAT)), s.e.constant(np.array(0, UINT8))]
-    codes = saturated(s, s.e.node("QuantizeLinear", [value, *parameters], "codes", UINT8), found.low, found.top)
-    s.absorbed.update(follower.name for follower in tail.nodes)
-    s.finish_coded(tail.nodes[-1].name, Coded(codes, encoding.scale, encoding.zero_point, encoding.top))
-    return True
+    ends = [s.e.constant(np.array(1, FLOAT)), s.e.constant(np.array(0, UINT8))]
+    return s.e.node("QuantizeLinear", [value, *ends], "codes", UINT8)
 
 
 def _tail(s: State, node: Node) -> Tail | None:
@@ -97,18 +112,23 @@ def _tail(s: State, node: Node) -> Tail | None:
     return Tail((*nodes, follower), follower.op)
 
 
-def _requantized(tail: Tail, gain: Rationals, acc: TensorType, encoding: Encoding) -> Requantization | None:
+def _pending(tail: Tail, gain: Rationals) -> Pending:
+    """The chain from the accumulator to the step."""
+    pending = Pending("", gain, gain * 0)
+    for node in tail.nodes[:-1]:
+        pending = pending.then_affine(node.op) if isinstance(node.op, Affine) else pending.then(node.op)
+    return pending
+
+
+def _requantized(tail: Tail, pending: Pending, acc: TensorType, encoding: Encoding) -> Requantization | None:
     """Bias and multiplier that give the bytes of the step at the end of the tail; None where none do.
 
     Thresholds that are not evenly spaced are accepted if every code comes out exact all the same. Only a single
     step can be more than one byte high.
     """
     function = tail.step.function
-    if encoding.gap > 1 and function.n_steps > 1:
+    if not encoding.gap or (encoding.gap > 1 and function.n_steps > 1):
         return None
-    pending = Pending("", gain, gain * 0)
-    for node in tail.nodes[:-1]:
-        pending = pending.then_affine(node.op) if isinstance(node.op, Affine) else pending.then(node.op)
     found = requantization(pending, function, acc, encoding.gap)
     return found if found is not None and (function.is_uniform or not found.moved) else None
 

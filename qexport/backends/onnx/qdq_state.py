@@ -7,6 +7,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qexport.backends.onnx.emitter import FLOAT, UINT8, Emitter
 from qexport.ir import Graph, Node
@@ -63,6 +64,11 @@ class Encoding:
                 spaced = gap // unit if gap > 0 else 0
                 return cls(spaced, function.scale * unit, int(zero_point), int(top))
         return None
+
+    def targets(self, function: StepFunction) -> NDArray[np.int64]:
+        """The byte of every code."""
+        unit = int(self.scale / function.scale)
+        return (function.levels.astype(np.int64) - int(function.levels.min())) // unit
 
 
 @dataclass

@@ -30,9 +30,7 @@ def emit_step(s: State, node: Node, op: Step) -> None:
         value = _quantized(s, x, function, encoding)
     else:
         s.notes.append(f"{node.name}: {function.n_steps} thresholds kept as float comparisons in the QDQ file")
-        unit = int(encoding.scale / function.scale)
-        codes = (function.levels - function.levels.min()) // unit
-        value = e.cast(_compared(s, x, function, codes), UINT8, "codes")
+        value = e.cast(_compared(s, x, function, encoding.targets(function)), UINT8, "codes")
     s.finish_coded(node.name, Coded(value, encoding.scale, encoding.zero_point, encoding.top))
 
 
@@ -55,7 +53,19 @@ def _quantized(s: State, x: str, function: StepFunction, encoding: Encoding) -> 
     return saturated(s, e.node("QuantizeLinear", [moved, *parameters], "codes", UINT8), 0, encoding.top)
 
 
-def _compared(s: State, x: str, function: StepFunction, targets: NDArray[np.int32]) -> str:
+def compared_bytes(s: State, x: str, bars: NDArray[np.int64], targets: NDArray[np.int64], rank: int) -> str:
+    """targets[#{i : x >= bars[c, i]}] for bytes x, their bars [C, n] and ascending targets, all of them bytes."""
+    e, total = s.e, ""
+    for i, rise in enumerate(np.diff(targets).tolist()):
+        reached = e.node("GreaterOrEqual", [x, e.per_channel(bars[:, i], rank, UINT8)], "reached", bool)
+        part = e.cast(reached, UINT8, "step")
+        if rise != 1:
+            part = e.node("Mul", [part, e.constant(np.array(rise, UINT8))], "gap")
+        total = e.node("Add", [total, part], "steps") if total else part
+    return e.node("Add", [total, e.constant(np.array(targets[0], UINT8))], "level") if targets[0] else total
+
+
+def _compared(s: State, x: str, function: StepFunction, targets: NDArray) -> str:
     """targets[code(x)] in int32, as the first target and the sum of its increments at every threshold reached."""
     e = s.e
     total = ""

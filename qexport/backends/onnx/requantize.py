@@ -7,6 +7,12 @@ and a real multiplier m per channel. It gives the codes of the thresholds T_1 <=
 
 (steps that all channels always take, as below a ReLU, or never take are left to the Clip), which leaves an interval
 of m for each b. Rounding b and m from the real affine instead would move thresholds.
+
+Thresholds that are not evenly spaced have no such pair. With m = 1 or -1 the byte is a window of the accumulator,
+
+    clip(turn * acc + 1 - first, 0, 255),    turn = +1 or -1, first = the lowest threshold of the channel,    (2)
+
+on which every threshold stands at a byte of its own; comparisons of bytes then give the code, exactly.
 """
 
 from __future__ import annotations
@@ -24,6 +30,8 @@ BIAS_SPREAD = 8
 """Integer biases tried on either side of the one the real affine suggests."""
 
 MULTIPLIERS_TRIED = 16
+
+BYTE_MAX = 255
 
 BIAS_LIMIT = 2**30
 """Largest bias, so that accumulator and bias together stay in int32."""
@@ -68,6 +76,41 @@ def requantization(pending: Pending, function: StepFunction, acc: TensorType, ga
         multiplier = turn * np.array([m for _, m, _ in fitted])
         moved = sum(misses for _, _, misses in fitted)
     return Requantization(bias, multiplier, low, top, moved) if np.abs(bias).max() <= BIAS_LIMIT else None
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Parameters of every channel for a window of the accumulator, equation (2).
+
+    Attributes:
+        bias: int64 [C], added to the accumulator.
+        multiplier: float64 [C], 1.0 or -1.0.
+        bars: int64 [C, n], the byte from which each step is taken: 0 always, 255 never.
+        top: the largest byte the window may hold, to which it is clipped.
+    """
+
+    bias: NDArray[np.int64]
+    multiplier: NDArray[np.floating]
+    bars: NDArray[np.int64]
+    top: int
+
+
+def window(pending: Pending, function: StepFunction, acc: TensorType) -> Window | None:
+    """The window that holds all thresholds of every channel; None where those of one lie too far apart.
+
+    Args:
+        pending, function, acc: as for `requantization`.
+    """
+    turn, bars = _accumulator_bars(pending, function, acc)
+    ends = np.sort(np.stack([turn * acc.lo, turn * acc.hi]), axis=0)
+    always, never = bars <= ends[0][:, None], bars > ends[1][:, None]
+    first = np.where(always | never, ends[1][:, None] + 1, bars).min(axis=1, initial=np.iinfo(np.int64).max)
+    places = np.where(always, 0, np.where(never, BYTE_MAX, bars - first[:, None] + 1))
+    if np.any(places[~never] >= BYTE_MAX) or np.abs(first).max() >= BIAS_LIMIT:
+        return None
+    # A sum that reaches the end of the window must not take a step that its channel never takes.
+    leaves = never.any(axis=1) & (ends[1] - first + 1 >= BYTE_MAX)
+    return Window(turn * (1 - first), turn.astype(np.float64), places, BYTE_MAX - 1 if leaves.any() else BYTE_MAX)
 
 
 def _accumulator_bars(

@@ -79,6 +79,10 @@ FUNCTIONS = {
 FUSED = {"binary", "signs", "ternary", "uniform2", "shifted2", "uniform4", "calibrated8", "calibrated_signed"}
 """Functions that QLinearConv can compute."""
 
+WINDOWED = {"uneven_thresholds": 1, "uneven_levels": 2, "odd_levels": 2}
+"""Functions that compare the byte QLinearConv gives, and in how many layers: where the thresholds lie within 254
+accumulators. Those of the stem do where ReLU leaves only one that not every sum takes."""
+
 
 def network(rng: np.random.Generator, function: Step, levels: tuple[int, ...] = (-1, 0, 1)) -> Graph:
     """Image -> conv, affine, relu -> step -> conv, affine -> step -> pooled mean -> logits."""
@@ -140,11 +144,12 @@ def test_step_functions(rng, tmp_path, name):
     share = 0.95 if name.startswith("calibrated") else 0.999
     model = check_agrees(network(rng, FUNCTIONS[name]), images(rng), share=share)
     fused = optimized_ops(model, tmp_path).count("QLinearConv")
-    assert fused == (2 if name in FUSED else 0)
+    assert fused == (2 if name in FUSED else WINDOWED.get(name, 0))
     if name in FUSED - {"uniform4", "calibrated8", "calibrated_signed"}:
         assert qdq_notes(model) == []
     elif name not in FUSED:
         assert any("step0" in note for note in qdq_notes(model))
+    assert any("step1" in note and "byte comparisons" in note for note in qdq_notes(model)) == (name in WINDOWED)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The tables of docs/benchmarks.md: `qexport bench` on a fixed set of networks, batch sizes and threads.
 
-    python benchmarks/speed.py [--write docs/benchmarks.md] [--rounds N] [--networks DIR]
+    python benchmarks/speed.py [--write docs/benchmarks.md] [--rounds N] [--networks DIR] [--json FILE] [--reports FILE]
 
 Seeded networks at full size, but for the real CIFAR-10 network of the test data, where that is present. With --networks
 they are kept in DIR, and taken from there the next time. On a machine with more instruction sets the first network is
@@ -16,14 +16,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import click
 
 from qexport.benchmark.bench import bench
+from qexport.benchmark.statistics import paired
 from qexport.session import ISA_VARIABLE, available_isas
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,28 +150,33 @@ class Measured:
     def engine(self, name: str) -> dict[str, Any] | None:
         return next((e for e in self.report["engines"] if e["name"] == name), None)
 
+    @property
+    def clock(self) -> str:
+        """What is compared: processor time of one thread, since other programs hardly touch it, else the wall clock."""
+        return "processor" if self.size[1] == 1 else "median"
+
     def times(self, name: str, base: str = "model.qpk") -> str:
         """How many times as long as the base, as the median of the rounds."""
         theirs, ours = self.engine(name), self.engine(base)
         if theirs is None or ours is None:
             return ""
-        pairs = zip(theirs["round_medians"], ours["round_medians"], strict=True)
-        return f"{median(a / b for a, b in pairs):.2f}"
+        rounds = "round_processor_medians" if self.clock == "processor" else "round_medians"
+        return f"{paired(ours[rounds], theirs[rounds]):.2f}"
 
     @property
     def size(self) -> tuple[int, int]:
         return self.report["settings"]["batch"], self.report["settings"]["threads"]
 
 
-def measure(folder: Path, names: tuple[str, ...], rounds: int) -> Iterator[Measured]:
-    """Every network at every size, then the first one with instruction sets forced off."""
+def measure(folder: Path, names: tuple[str, ...], sizes: list[tuple[int, int]], rounds: int) -> Iterator[Measured]:
+    """Every network at every size, and the first one with instruction sets forced off."""
     isas = available_isas()
     forced = [isa for isa in reversed(isas[:-1]) if isa in ONEDNN_NAMES]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     for number, name in enumerate(names):
         title, files = converted(name, folder)
         for isa in [None, *(forced if number == 0 else [])]:
-            for batch, threads in SIZES if isa is None else SIZES[:1]:
+            for batch, threads in sizes if isa is None else sizes[:1]:
                 if threads > cores:
                     continue
                 peers = PEERS if batch == 1 else INT8_PEERS
@@ -186,7 +191,9 @@ def measure(folder: Path, names: tuple[str, ...], rounds: int) -> Iterator[Measu
 
 def brief(report: dict[str, Any]) -> str:
     base = report["engines"][0]
-    others = (f"{e['name']} {e['ratio']['median']:.2f} x" for e in report["engines"][1:])
+    others = (
+        f"{e['name']} {e['ratio']['median']:.2f} x, CPU {e['ratio']['processor']:.2f} x" for e in report["engines"][1:]
+    )
     return ", ".join([f"{1e3 * base['median']:.2f} ms", *others])
 
 
@@ -196,7 +203,8 @@ def speed_table(found: list[Measured]) -> Iterator[str]:
     for m in found:
         ours = m.report["engines"][0]
         forced = f", {m.isa} forced" if m.isa else ""
-        figures = f"{1e3 * ours['median']:.2f} | {1e3 * ours['minimum']:.2f} | {ours['macs_per_second'] / 1e9:.0f}"
+        macs = m.report["network"]["macs"] * m.size[0]
+        figures = f"{1e3 * ours[m.clock]:.2f} | {1e3 * ours['minimum']:.2f} | {macs / ours[m.clock] / 1e9:.0f}"
         peers = " | ".join(m.times(peer) for peer in PEERS)
         yield f"| {m.title}{forced} | {m.size[0]} | {m.size[1]} | {figures} | {peers} |"
 
@@ -220,7 +228,7 @@ def onnx_table(found: list[Measured]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for m in single_images(found):
         times = " | ".join(
-            f"{1e3 * engine['median']:.1f}" for engine in map(m.engine, ("onnxruntime", *FILES[1:])) if engine
+            f"{1e3 * engine['processor']:.1f}" for engine in map(m.engine, ("onnxruntime", *FILES[1:])) if engine
         )
         yield f"| {m.title} | {times} | {m.times(FILES[1], 'onnxruntime')} | {m.times(FILES[2], 'onnxruntime')} |"
 
@@ -257,34 +265,40 @@ def single_images(found: list[Measured]) -> list[Measured]:
     return [m for m in found if m.size == (1, 1) and m.isa is None]
 
 
-def machine_text(found: list[Measured], rounds: int) -> str:
+def machine_text(found: list[Measured]) -> str:
+    rounds = min(m.report["settings"]["rounds"] for m in found)
     machine = found[0].report["machine"]
     caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
+    loads = " to ".join(str(pick(m.report["machine"]["load"] for m in found)) for pick in (min, max))
     versions = sorted({e["what"].rpartition("; ")[2] for m in found for e in m.report["engines"]})
     return (
         f"Machine: {machine['processor']}, {machine['cores']} cores, {' '.join(machine['flags'])}; caches {caches}; "
         f"{machine['memory'] / 2**30:.0f} GiB; {machine['system']}, Python {machine['python']}; {', '.join(versions)}. "
-        f"{rounds} rounds."
+        f"{rounds} rounds. With one thread times are processor time, which is what the wall clock shows on an idle "
+        f"core; with two they are wall-clock time. Load of the machine meanwhile: {loads}."
     )
 
 
-def document(found: list[Measured], rounds: int) -> str:
+def document(found: list[Measured]) -> str:
     """The generated part of docs/benchmarks.md."""
     isas = available_isas()
     missing = [isa for isa in ("avx512vnni", "amx") if isa not in isas]
-    parts = [machine_text(found, rounds)]
+    parts = [machine_text(found)]
     if missing:
         parts.append(
             f"This processor has no {' and no '.join(missing)}: their rows are missing; `make bench` on a machine that "
             "has them adds them. Their kernels are tested in emulation only, where speed says nothing."
         )
-    sections = (
+    sections = [
         ("### Speed: qexport in milliseconds, the others as multiples of its time", speed_table(found)),
-        ("### Two threads: how many times as fast as one", thread_table(found)),
         ("### The ONNX files in ONNX Runtime, one image, one thread", onnx_table(found)),
         ("### Load time and memory, one image, one thread", memory_table(found)),
         ("### Where the time goes", layer_table(single_images(found)[0])),
-    )
+    ]
+    if any(m.size[1] == 2 for m in found):
+        sections.append(("### Two threads: how many times as fast as one", thread_table(found)))
+    else:
+        parts.append("Two threads were not measured: other programs had the second core.")
     parts += [f"{title}\n\n" + "\n".join(lines) for title, lines in sections]
     return "\n\n".join(parts)
 
@@ -301,18 +315,36 @@ def insert(text: str, path: Path) -> None:
 @click.command()
 @click.option("--rounds", default=9, show_default=True, help="Turns of every engine.")
 @click.option("--only", multiple=True, type=click.Choice(list(NETWORKS)), help="Networks; all without.")
+@click.option("--batch", "batches", multiple=True, type=int, help="Batch sizes; 1 and 8 without.")
+@click.option("--threads", "counts", multiple=True, type=int, help="Threads; 1 and 2 without.")
 @click.option("--networks", type=click.Path(path_type=Path), help="Folder for the converted networks, used again.")
-@click.option("--write", type=click.Path(path_type=Path, exists=True), help="Markdown file to put the tables into.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="File for all reports.")
-def main(rounds: int, only: tuple[str, ...], networks: Path | None, write: Path | None, json_file: Path | None) -> None:
+@click.option(
+    "--reports", multiple=True, type=click.Path(path_type=Path), help="Make the tables of such files; measure nothing."
+)
+@click.option("--write", type=click.Path(path_type=Path, exists=True), help="Markdown file to put the tables into.")
+def main(
+    rounds: int,
+    only: tuple[str, ...],
+    batches: tuple[int, ...],
+    counts: tuple[int, ...],
+    networks: Path | None,
+    json_file: Path | None,
+    reports: tuple[Path, ...],
+    write: Path | None,
+) -> None:
     """Measure and print the tables."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = networks or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
-        found = list(measure(folder, only or tuple(NETWORKS), rounds))
+    if reports:
+        found = [Measured(**entry) for file in reports for entry in json.loads(file.read_text())]
+    else:
+        sizes = [(b, t) for b, t in SIZES if b in (batches or (1, 8)) and t in (counts or (1, 2))]
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = networks or Path(scratch)
+            folder.mkdir(parents=True, exist_ok=True)
+            found = list(measure(folder, only or tuple(NETWORKS), sizes, rounds))
     if json_file is not None:
-        json_file.write_text(json.dumps([{"title": m.title, "isa": m.isa, **m.report} for m in found], indent=1) + "\n")
-    text = document(found, rounds)
+        json_file.write_text(json.dumps([asdict(m) for m in found], indent=1) + "\n")
+    text = document(found)
     click.echo(text)
     if write is not None:
         insert(text, write)

@@ -8,6 +8,8 @@ from rich.table import Table
 
 from qexport.cli.tables import byte_size, large, percent, real, say, stdout_console, table
 
+RATIOS = ("x time", "x CPU", "x load", "x memory")
+
 
 def print_benchmark(report: dict[str, Any], *, layers: bool) -> None:
     """Print what `bench` found.
@@ -38,7 +40,8 @@ def _heading(report: dict[str, Any]) -> list[str]:
     return [
         f"{network['architecture']}, input {shapes}, {large(network['macs'])} multiply-accumulates",
         f"{machine['processor']}, {machine['cores']} cores, {' '.join(machine['flags'])}; {caches}",
-        f"batch {settings['batch']}, threads {settings['threads']}, {pinned}, {settings['rounds']} rounds in turn",
+        f"batch {settings['batch']}, threads {settings['threads']}, {pinned}, {settings['rounds']} rounds in turn; "
+        f"load of the machine {machine['load']}",
     ]
 
 
@@ -50,19 +53,20 @@ def engine_table(report: dict[str, Any]) -> Table:
     """One row an engine: milliseconds, memory, and ratios to the first row."""
     shown = table(
         "Engines",
-        ["<engine", "median ms", "fastest", "GMAC/s", "first run", "load ms", "memory", "x time", "x load", "x memory"],
-        caption="first run: right after loading; memory: growth of the resident set by session and runs, at its peak; "
-        f"x: times {report['base']}, time as the median ratio of the rounds",
+        ["<engine", "median ms", "fastest", "CPU ms", "GMAC/s", "first", "load ms", "memory", *RATIOS],
+        caption="CPU: processor time, all threads; first: run right after loading; memory: growth of the resident set "
+        "by session and runs, at its peak; "
+        f"x: times {report['base']}, time and CPU as the median ratio of the rounds",
     )
     for e in report["engines"]:
         ratios = e["ratio"]
         shown.add_row(
             e["name"],
-            *(real(1e3 * e[key]) for key in ("median", "minimum")),
+            *(real(1e3 * e[key]) for key in ("median", "minimum", "processor")),
             real(e["macs_per_second"] / 1e9),
             *(real(1e3 * e[key]) for key in ("first", "load")),
             byte_size(e["memory"]),
-            *(times(ratios[key]) for key in ("median", "load", "memory")),
+            *(times(ratios[key]) for key in ("median", "processor", "load", "memory")),
         )
     return shown
 

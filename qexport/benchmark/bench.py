@@ -188,18 +188,24 @@ def _measure(workers: list[WorkerProcess], rounds: int, progress: Progress) -> _
         opened.append(worker.ask("open"))
     trials = [median(worker.ask("turn", runs=TRIAL_RUNS)["seconds"]) for worker in workers]
     runs = [min(max(round(TURN_SECONDS / seconds), LEAST_RUNS), MOST_RUNS) for seconds in trials]
-    turns: list[list[list[float]]] = [[] for _ in workers]
+    turns: list[list[dict[str, Any]]] = [[] for _ in workers]
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}")
         order = range(len(workers)) if number % 2 == 0 else reversed(range(len(workers)))
         for i in order:
-            turns[i].append(workers[i].ask("turn", runs=runs[i])["seconds"])
+            turns[i].append(workers[i].ask("turn", runs=runs[i]))
     memory = [worker.ask("memory")["bytes"] for worker in workers]
     progress("opening again")
     again = [[worker.ask("reopen") for worker in workers] for _ in range(REOPENED)]
     times = [opened, *again]
     samples = [
-        Samples(turns[i], [time[i]["load"] for time in times], [time[i]["first"] for time in times], memory[i])
+        Samples(
+            rounds=[turn["seconds"] for turn in turns[i]],
+            processor=[turn["processor"] for turn in turns[i]],
+            loads=[time[i]["load"] for time in times],
+            firsts=[time[i]["first"] for time in times],
+            memory=memory[i],
+        )
         for i in range(len(workers))
     ]
     return _Found(samples, [one["outputs"] for one in opened], *_layers(workers, progress))
@@ -253,8 +259,10 @@ def _engine_row(i: int, entries: list[_Entry], found: _Found, macs: int) -> dict
         "engine": entry.engine,
         "what": engines.describe(entry.engine),
         "median": samples.median,
+        "processor": samples.processor_median,
         "minimum": samples.minimum,
         "round_medians": samples.medians,
+        "round_processor_medians": samples.processor_medians,
         "runs": sum(map(len, samples.rounds)),
         "macs_per_second": macs / samples.median,
         "load": median(samples.loads),

@@ -27,7 +27,7 @@ NOTABLE = (
 
 def describe_machine() -> dict[str, Any]:
     """processor, cores, flags (those of NOTABLE it has), caches (level and kind -> size), memory in bytes, python,
-    system."""
+    system, load (programs that ran at once, averaged over the last minute)."""
     info = _cpu_info()
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return {
@@ -38,6 +38,7 @@ def describe_machine() -> dict[str, Any]:
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "load": round(os.getloadavg()[0], 2),
     }
 
 

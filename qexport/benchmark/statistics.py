@@ -13,11 +13,14 @@ class Samples:
 
     Attributes:
         rounds: for each round, its runs.
+        processor: the same of processor time, all threads together: with one thread the time of a core that does
+            nothing else.
         loads, firsts: opening the file, and the first run after it, time after time; at first in a fresh process.
         memory: bytes; None where the system does not tell.
     """
 
     rounds: list[list[float]]
+    processor: list[list[float]]
     loads: list[float]
     firsts: list[float]
     memory: int | None
@@ -25,12 +28,22 @@ class Samples:
     @property
     def medians(self) -> list[float]:
         """Of each round."""
-        return [median(runs) for runs in self.rounds]
+        return list(map(median, self.rounds))
+
+    @property
+    def processor_medians(self) -> list[float]:
+        """Of each round, processor time."""
+        return list(map(median, self.processor))
 
     @property
     def median(self) -> float:
         """Of all runs."""
         return median([seconds for runs in self.rounds for seconds in runs])
+
+    @property
+    def processor_median(self) -> float:
+        """Of all runs, processor time."""
+        return median([seconds for runs in self.processor for seconds in runs])
 
     @property
     def minimum(self) -> float:
@@ -43,12 +56,14 @@ class Ratios:
 
     Attributes:
         median: of the rounds' ratios of medians: what disturbs a whole round disturbs both and drops out.
+        processor: the same of processor time, which other programs on the machine hardly touch.
         minimum: of the fastest runs.
         load, first: of the medians.
         memory: None where it is not known.
     """
 
     median: float
+    processor: float
     minimum: float
     load: float
     first: float
@@ -57,9 +72,9 @@ class Ratios:
 
 def compare(base: Samples, other: Samples) -> Ratios:
     """Ratios of another engine to the base; both have as many rounds."""
-    pairs = zip(base.medians, other.medians, strict=True)
     return Ratios(
-        median=median([theirs / ours for ours, theirs in pairs]),
+        median=paired(base.medians, other.medians),
+        processor=paired(base.processor_medians, other.processor_medians),
         minimum=other.minimum / base.minimum,
         load=median(other.loads) / median(base.loads),
         first=median(other.firsts) / median(base.firsts),
@@ -67,6 +82,11 @@ def compare(base: Samples, other: Samples) -> Ratios:
     )
 
 
+def paired(base: Sequence[float], other: Sequence[float]) -> float:
+    """The median of the ratios of two engines, round by round."""
+    return median([theirs / ours for ours, theirs in zip(base, other, strict=True)])
+
+
 def by_layer(runs: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Median seconds of each group of operators."""
-    return {name: median([run[name] for run in runs]) for name in runs[0]}
+    """Seconds of each group of operators in its fastest run, as the peak beside it is the fastest."""
+    return {name: min(run[name] for run in runs) for name in runs[0]}

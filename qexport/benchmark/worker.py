@@ -3,7 +3,7 @@
 The first line is {"engine", "cores", "job"}; every further line is a request, answered by one line:
 
 - {"do": "open"}: opens the file and runs once: seconds of both; a digest of integer outputs; the instruction set
-- {"do": "turn", "runs": n}: one run that is not counted, then n: their seconds
+- {"do": "turn", "runs": n}: one run that is not counted, then n: their seconds, and those of processor time
 - {"do": "reopen"}: opens the file once more and runs once, then drops it: seconds of both
 - {"do": "memory"}: what the process has taken since just before it opened the file, at most, in bytes
 - {"do": "peak"}: products a second of the session's instruction set, at best
@@ -31,7 +31,7 @@ from qexport.benchmark.memory import MemoryMeter
 SETTLE_SECONDS = 0.03
 """Pause at the end of a turn: threads of some engines spin for a while before they sleep, and disturb the next."""
 
-PEAK_PRODUCTS, PEAK_REPEATS = 200_000_000, 10
+PEAK_PRODUCTS, PEAK_REPEATS = 100_000_000, 50
 
 
 class Worker:
@@ -58,9 +58,13 @@ class Worker:
     def turn(self, runs: int) -> dict[str, Any]:
         assert self.run is not None
         self.run()
-        seconds = [_seconds(self.run)[0] for _ in range(runs)]
+        seconds, processor = [], []
+        for _ in range(runs):
+            before = time.process_time()
+            seconds.append(_seconds(self.run)[0])
+            processor.append(time.process_time() - before)
         time.sleep(SETTLE_SECONDS)
-        return {"seconds": seconds}
+        return {"seconds": seconds, "processor": processor}
 
     def measured_memory(self) -> dict[str, Any]:
         return {"bytes": self.memory.most()}

@@ -20,7 +20,7 @@ from qexport.benchmark.engines import Job
 from qexport.benchmark.workers import WorkerProcess
 from qexport.errors import ArtifactError, DataError, OptionError
 
-POSITIVE = ("median", "minimum", "macs_per_second", "load", "load_once", "first", "first_once")
+POSITIVE = ("median", "processor", "minimum", "macs_per_second", "load", "load_once", "first", "first_once")
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,8 @@ def test_ratios_follow_from_the_figures(report: dict[str, Any]) -> None:
     for engine in report["engines"]:
         rounds = zip(base["round_medians"], engine["round_medians"], strict=True)
         assert engine["ratio"]["median"] == pytest.approx(np.median([theirs / ours for ours, theirs in rounds]))
+        rounds = zip(base["round_processor_medians"], engine["round_processor_medians"], strict=True)
+        assert engine["ratio"]["processor"] == pytest.approx(np.median([theirs / ours for ours, theirs in rounds]))
         assert engine["ratio"]["minimum"] == pytest.approx(engine["minimum"] / base["minimum"])
         assert engine["ratio"]["load"] == pytest.approx(engine["load"] / base["load"])
 

@@ -55,11 +55,11 @@ def test_without_peers_and_layers(qexport: Run, packed: Path) -> None:
 def test_outputs_that_differ_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     from qexport.cli.bench_tables import print_benchmark
 
-    ratio = {"median": 1.0, "minimum": 1.0, "load": 1.0, "first": 1.0, "memory": None}
-    figures = dict.fromkeys(("median", "minimum", "load", "first", "macs_per_second"), 0.001)
+    ratio = {"median": 1.0, "processor": 1.0, "minimum": 1.0, "load": 1.0, "first": 1.0, "memory": None}
+    figures = dict.fromkeys(("median", "processor", "minimum", "load", "first", "macs_per_second"), 0.001)
     engine = {"what": "it", "memory": None, "ratio": ratio, **figures}
     report = {
-        "machine": {"processor": "P", "cores": 2, "flags": ["f"], "caches": {"L1d": "32K"}},
+        "machine": {"processor": "P", "cores": 2, "flags": ["f"], "caches": {"L1d": "32K"}, "load": 0.5},
         "settings": {"threads": 2, "batch": 1, "rounds": 1, "pinned_to": [0, 1]},
         "network": {"architecture": "a", "inputs": {"image": [3, 8, 8]}, "macs": 12_345_678},
         "base": "one",

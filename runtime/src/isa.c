@@ -47,6 +47,12 @@ static const qxr_isa *const table[] = {
 #ifdef QXR_HAVE_SIMD128
     &qxr_isa_simd128,
 #endif
+#ifdef QXR_HAVE_NEON
+    &qxr_isa_neon,
+#endif
+#ifdef QXR_HAVE_DOTPROD
+    &qxr_isa_dotprod,
+#endif
 };
 
 enum { ISA_COUNT = sizeof table / sizeof table[0] };

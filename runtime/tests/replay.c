@@ -10,6 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef QXR_GUARD_PAGES
+#include <sys/mman.h>
+#endif
+
 #include "qxr.h"
 
 enum { GUARD = 64, GARBAGE = 0xA5, MAX_THREADS = 3 };
@@ -106,6 +110,30 @@ static void parallel(void *context, uint32_t count, void (*work)(void *argument,
         pthread_join(threads[i], NULL);
 }
 
+#ifdef QXR_GUARD_PAGES
+
+/* Where no tool watches the memory: a page that may not be touched, less than 64 bytes behind each block. */
+enum { PAGE = 1 << 16 };
+
+static size_t mapped_bytes(size_t size) { return (size + PAGE - 1u) / PAGE * PAGE; }
+
+static void *aligned(size_t size)
+{
+    const size_t bytes = mapped_bytes(size);
+    uint8_t *memory = mmap(NULL, bytes + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    require(memory != MAP_FAILED && mprotect(memory + bytes, PAGE, PROT_NONE) == 0, "memory");
+    memset(memory, GARBAGE, bytes);
+    return memory + (bytes - size) / 64u * 64u;
+}
+
+static void release(void *block, size_t size)
+{
+    const size_t bytes = mapped_bytes(size);
+    munmap((uint8_t *)block - (bytes - size) / 64u * 64u, bytes + PAGE);
+}
+
+#else
+
 static void *aligned(size_t size)
 {
     void *memory = NULL;
@@ -113,6 +141,14 @@ static void *aligned(size_t size)
     memset(memory, GARBAGE, size);
     return memory;
 }
+
+static void release(void *block, size_t size)
+{
+    (void)size;
+    free(block);
+}
+
+#endif
 
 static void check_guard(const uint8_t *guard, const char *what)
 {
@@ -183,9 +219,12 @@ static void *run_once(void *pointer)
         check_guard(arena, "the arena");
         check_guard(arena + r->guard + size, "the arena");
     }
-    for (uint32_t i = 0; i < outputs; i++)
-        free(block[i]);
-    free(block), free(output), free(input), free(arena), free(recorded.seen);
+    for (uint32_t i = 0; i < outputs; i++) {
+        require(qxr_output_info(r->model, i, &info) == QXR_OK, "output info");
+        release(block[i], info.elements * 4u + 2u * r->guard);
+    }
+    release(arena, size + 2u * r->guard);
+    free(block), free(output), free(input), free(recorded.seen);
     return NULL;
 }
 
@@ -222,7 +261,10 @@ static run make_run(const qxr_model *model, const uint8_t *samples, size_t size,
     return r;
 }
 
-static void free_run(const run *r) { free((void *)(uintptr_t)r->values); }
+static void free_run(const run *r)
+{
+    release((void *)(uintptr_t)r->values, 4u * (size_t)first_element(r->model, qxr_tensor_count(r->model)));
+}
 
 static void replay(const qxr_model *model, const uint8_t *samples, size_t size)
 {
@@ -250,12 +292,12 @@ static void replay_isa(qxr_model *model, const char *isa, const uint8_t *samples
     require(qxr_select_isa(model, isa) == QXR_OK, isa);
     require(strcmp(qxr_selected_isa(model), isa) == 0, isa);
     packed_bytes = qxr_prepack_size(model);
-    packed = aligned(packed_bytes + 1u);
+    packed = aligned(packed_bytes ? packed_bytes : 1u);
     replay(model, samples, size);
     require(qxr_prepack(model, packed, packed_bytes) == QXR_OK, "qxr_prepack");
     replay(model, samples, size);
     printf("%s ok\n", isa);
-    free(packed);
+    release(packed, packed_bytes ? packed_bytes : 1u);
 }
 
 int main(int argc, char **argv)

@@ -21,7 +21,7 @@ static void run_conv(const qxr_isa *isa, const qxr_conv_kernel *kernel, const qx
 {
     const uint32_t pixels = qxr_pixels(m->conv.out), channels = m->conv.out->extent[0];
     uint32_t n, c;
-    qxr_tile_shape(isa, m->conv.out, 1, &n, &c);
+    qxr_tile_shape(isa, m->conv.out, kernel->packed_size(&m->conv), &n, &c);
     for (uint32_t p = 0; p < pixels; p += n)
         for (uint32_t o = 0; o < channels; o += c) {
             const qxr_tile tile = {p, qxr_min(n, pixels - p), o, qxr_min(c, channels - o)};

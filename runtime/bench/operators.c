@@ -30,7 +30,7 @@ static void run_pass(void *argument)
     const int32_t *operand = (const int32_t *)(const void *)run->work->arena;
     uint32_t n, m;
     size_t done = 0;
-    qxr_tile_shape(run->isa, out, 1, &n, &m);
+    qxr_tile_shape(run->isa, out, 0, &n, &m);
     for (uint32_t p = 0; p < pixels; p += n)
         for (uint32_t c = 0; c < channels; c += m) {
             const qxr_tile tile = {p, qxr_min(n, pixels - p), c, qxr_min(m, channels - c)};

@@ -15,10 +15,10 @@ struct pool {
     pthread_cond_t end;   /* the last worker left the job */
     pid_t owner;          /* process that has the workers */
     uint32_t workers;
-    /* Under the lock. */
-    uint32_t posted; /* number of jobs so far */
-    uint32_t busy;   /* workers inside the job */
-    int stop;
+    /* Written under the lock; read without it by those who wait awake. */
+    atomic_uint posted; /* number of jobs so far */
+    atomic_uint busy;   /* workers inside the job */
+    int stop;           /* under the lock */
     /* The job; written under the lock while no worker is inside. */
     void (*work)(void *argument, uint32_t index);
     void *argument;
@@ -26,6 +26,27 @@ struct pool {
     atomic_uint_fast32_t next; /* first index nobody has taken */
     pthread_t thread[];
 };
+
+/* The jobs of one run follow each other within microseconds, and a thread that sleeps takes tens of them to wake: who
+ * waits looks for some 20 microseconds before he sleeps. */
+enum { LOOKS = 500 };
+
+static void pause_thread(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Until the number is no longer (or, with `until`, at last) this one; gives up after a while. */
+static void look_at(atomic_uint *number, unsigned int value, int until)
+{
+    for (int i = 0; i < LOOKS && (atomic_load_explicit(number, memory_order_acquire) == value) != until; i++) {
+        pause_thread();
+    }
+}
 
 static void take_tasks(pool *team)
 {
@@ -45,7 +66,12 @@ static void *worker(void *context)
     pthread_mutex_lock(&team->lock);
     while (!team->stop) {
         if (seen == team->posted) {
-            pthread_cond_wait(&team->begin, &team->lock);
+            pthread_mutex_unlock(&team->lock);
+            look_at(&team->posted, seen, 0);
+            pthread_mutex_lock(&team->lock);
+            while (seen == team->posted && !team->stop) {
+                pthread_cond_wait(&team->begin, &team->lock);
+            }
             continue;
         }
         seen = team->posted;
@@ -131,6 +157,7 @@ void pool_parallel(void *context, uint32_t count, void (*work)(void *argument, u
     }
     pthread_mutex_unlock(&team->lock);
     take_tasks(team);
+    look_at(&team->busy, 0, 1);
     pthread_mutex_lock(&team->lock);
     while (team->busy != 0) {
         pthread_cond_wait(&team->end, &team->lock);

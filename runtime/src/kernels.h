@@ -53,6 +53,15 @@ typedef struct qxr_conv_kernel {
     void (*tile)(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y);
 } qxr_conv_kernel;
 
+/* Elementwise operators of one group that follow each other, where nobody looks at what is between them. */
+typedef struct qxr_chain {
+    const qxr_model *model;
+    uint8_t *arena;
+    const int32_t *slots;   /* slot i begins at i elements; results of the group's operators before the chain */
+    size_t elements;
+    uint32_t group, first, end; /* operators: first of the group, of the chain, behind the chain */
+} qxr_chain;
+
 typedef struct qxr_isa {
     const char *name;
     const struct qxr_isa *parent;        /* gives the kernels this one lacks; null for scalar, which has all */
@@ -61,6 +70,7 @@ typedef struct qxr_isa {
     qxr_tile_function *tile[QXR_OPCODES]; /* by opcode; conv2d goes through `conv` */
     void (*load)(const qxr_tensor *tensor, const uint8_t *data, const qxr_tile *tile, int32_t *x);
     void (*store)(const qxr_tensor *tensor, uint8_t *data, const qxr_tile *tile, const int32_t *y);
+    int (*chain)(const qxr_chain *chain, const qxr_tile *tile); /* may be null, or return 0: operator by operator */
     uint32_t tile_elements;              /* largest tile */
     uint32_t tile_channels;              /* channels of a tile, where the tensor has enough pixels to fill it */
 } qxr_isa;

@@ -45,38 +45,46 @@ qxr_scratch qxr_plan_scratch(const qxr_model *model)
     return s;
 }
 
-/* Halves a number, but keeps it a multiple of what the inner loops take at once. */
-static uint32_t halve(uint32_t n, uint32_t unit) { return (uint32_t)qxr_round_up(n / 2u, unit); }
-
 enum {
-    PIXEL_UNIT = 4,      /* pixels and channels that the inner loops take at once */
+    PIXEL_UNIT = 4,                  /* pixels and channels that the inner loops take at once */
     CHANNEL_UNIT = 16,
-    TILES_PER_THREAD = 4 /* so that threads that are slower by a tile differ little */
+    BLOCK_UNIT = 128,                /* channels of the widest block of weights */
+    FAR_WEIGHTS = 400 << 10,         /* bytes of weights that leave no room for others in a core's cache */
+    LEAST_PRODUCTS = 1 << 18,        /* multiplications that are worth waking a thread */
+    PRODUCTS_OF_OTHERS = 16          /* an operator without weights, in multiplications of one element */
 };
 
-void qxr_tile_shape(const qxr_isa *isa, const qxr_tensor *tensor, uint32_t threads, uint32_t *pixels,
-                    uint32_t *channels)
+/* Weights that come from far are read once: the tile has all pixels and a part of the channels, where it can. */
+void qxr_tile_shape(const qxr_isa *isa, const qxr_tensor *tensor, size_t weights, uint32_t *pixels, uint32_t *channels)
 {
     const uint32_t all_channels = tensor->extent[0], all_pixels = qxr_pixels(tensor);
-    uint32_t m = qxr_min(all_channels, isa->tile_channels), n = qxr_min(all_pixels, isa->tile_elements / m);
+    const int far = weights > FAR_WEIGHTS && (uint64_t)all_pixels * BLOCK_UNIT <= isa->tile_elements;
+    uint32_t m = qxr_min(all_channels, far ? BLOCK_UNIT : isa->tile_channels), n = qxr_min(all_pixels, isa->tile_elements / m);
     m = qxr_min(all_channels, isa->tile_elements / n);
     if (n < all_pixels && n > PIXEL_UNIT)
         n -= n % PIXEL_UNIT;
-    if (m < all_channels && m > CHANNEL_UNIT)
+    if (m < all_channels && m > BLOCK_UNIT)
+        m -= m % BLOCK_UNIT;
+    else if (m < all_channels && m > CHANNEL_UNIT)
         m -= m % CHANNEL_UNIT;
-    while (threads > 1u) {
-        const uint64_t tiles = (uint64_t)((all_pixels - 1u) / n + 1u) * ((all_channels - 1u) / m + 1u);
-        if (tiles >= (uint64_t)threads * TILES_PER_THREAD)
-            break;
-        if (n >= 2u * PIXEL_UNIT)
-            n = halve(n, PIXEL_UNIT);
-        else if (m >= 2u * CHANNEL_UNIT)
-            m = halve(m, CHANNEL_UNIT);
-        else
-            break;
-    }
     *pixels = n;
     *channels = m;
+}
+
+qxr_shares qxr_share(const qxr_tensor *tensor, size_t weights, uint32_t products, uint32_t threads)
+{
+    const uint32_t channels = tensor->extent[0], pixels = qxr_pixels(tensor);
+    const uint64_t work = (uint64_t)qxr_elements(tensor) * (products ? products : PRODUCTS_OF_OTHERS);
+    const int wide = channels / BLOCK_UNIT >= threads;
+    qxr_shares s = {threads, PIXEL_UNIT, 0};
+    if ((weights > FAR_WEIGHTS && wide) || pixels / PIXEL_UNIT < threads) {
+        s.by_channel = 1;
+        s.unit = wide ? BLOCK_UNIT : CHANNEL_UNIT;
+    }
+    s.count = qxr_min(s.count, ((s.by_channel ? channels : pixels) - 1u) / s.unit + 1u);
+    if (work < (uint64_t)LEAST_PRODUCTS * s.count)
+        s.count = 1;
+    return s;
 }
 
 size_t qxr_packed_bytes(const qxr_model *model, uint32_t op_index)

@@ -12,9 +12,25 @@ typedef struct qxr_scratch {
 
 qxr_scratch qxr_plan_scratch(const qxr_model *model);
 
-/* Pixels and channels of a tile of a tensor; the last tile of each axis may be smaller. At most isa->tile_elements. */
-void qxr_tile_shape(const qxr_isa *isa, const qxr_tensor *tensor, uint32_t threads, uint32_t *pixels,
-                    uint32_t *channels);
+/* Pixels and channels of a tile of a tensor; the last tile of each axis may be smaller. At most isa->tile_elements.
+ * `weights`: bytes of the packed weights that make the tensor, 0 for none. */
+void qxr_tile_shape(const qxr_isa *isa, const qxr_tensor *tensor, size_t weights, uint32_t *pixels, uint32_t *channels);
+
+/* How the threads share a tensor: parts of equal size along its pixels or its channels, in whole units but for the last. */
+typedef struct qxr_shares {
+    uint32_t count, unit;
+    int by_channel;
+} qxr_shares;
+
+/* `products`: multiplications of one element; what is little work stays with one thread. */
+qxr_shares qxr_share(const qxr_tensor *tensor, size_t weights, uint32_t products, uint32_t threads);
+
+/* First of `all` pixels or channels of part i; part `count` begins behind the last. */
+static inline uint32_t qxr_share_begin(const qxr_shares *s, uint32_t all, uint32_t i)
+{
+    const uint32_t units = (all - 1u) / s->unit + 1u, at = (uint32_t)((uint64_t)units * i / s->count) * s->unit;
+    return at < all ? at : all;
+}
 
 /* Whether the operator reads its input i from a slot: the group of operators from `first` on makes it. */
 static inline int qxr_from_slot(const qxr_model *model, const qxr_op *op, uint32_t first, uint32_t i)

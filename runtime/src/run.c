@@ -10,7 +10,7 @@ typedef struct qxr_group {
     const qxr_scratch *sizes;
     uint32_t first, end;  /* operators */
     uint32_t pixels, channels, tile_pixels, tile_channels;
-    uint32_t tiles, tasks;
+    qxr_shares shares;
     const qxr_conv *conv; /* of the first operator, or null */
     const qxr_conv_kernel *kernel;
     const uint8_t *packed;
@@ -71,37 +71,53 @@ static void run_op(const qxr_group *group, uint32_t index, uint8_t *scratch, con
         group->host->tap(group->host->tap_context, result, tile->pixel, tile->pixels, tile->channel, tile->channels, y);
 }
 
-/* Work of one thread: its share of the tiles, neighbours together. */
-static void run_tiles(void *argument, uint32_t task)
+/* All operators of the group for one tile. What elementwise ones leave in slots is seen by the tap alone: without
+ * one they run together. */
+static void run_tile(const qxr_group *group, uint8_t *scratch, const qxr_tile *tile)
+{
+    const int seen = group->host && group->host->tap;
+    qxr_chain chain = {group->model, group->arena, slot_at(group, scratch, 0), group->sizes->elements,
+                       group->first, group->first, group->end};
+    if (!qxr_is_elementwise(qxr_get_op(group->model, group->first)))
+        run_op(group, chain.first++, scratch, tile);
+    if (!seen && group->isa->chain && chain.first < chain.end && group->isa->chain(&chain, tile))
+        return;
+    for (uint32_t k = chain.first; k < chain.end; k++)
+        run_op(group, k, scratch, tile);
+}
+
+/* Work of one thread: its share, tile by tile; all pixels of some channels before other channels. */
+static void run_share(void *argument, uint32_t task)
 {
     const qxr_group *group = argument;
+    const qxr_shares *shares = &group->shares;
+    const uint32_t all = shares->by_channel ? group->channels : group->pixels;
+    const uint32_t begin = qxr_share_begin(shares, all, task), end = qxr_share_begin(shares, all, task + 1u);
+    const uint32_t first_pixel = shares->by_channel ? 0u : begin, last_pixel = shares->by_channel ? group->pixels : end;
+    const uint32_t first_channel = shares->by_channel ? begin : 0u, last_channel = shares->by_channel ? end : group->channels;
     uint8_t *scratch = group->scratch + task * group->sizes->bytes;
-    const uint32_t across = (group->channels - 1u) / group->tile_channels + 1u;
-    const uint32_t first = (uint32_t)((uint64_t)group->tiles * task / group->tasks);
-    const uint32_t end = (uint32_t)((uint64_t)group->tiles * (task + 1u) / group->tasks);
-    for (uint32_t t = first; t < end; t++) {
-        qxr_tile tile;
-        tile.pixel = t / across * group->tile_pixels;
-        tile.channel = t % across * group->tile_channels;
-        tile.pixels = qxr_min(group->tile_pixels, group->pixels - tile.pixel);
-        tile.channels = qxr_min(group->tile_channels, group->channels - tile.channel);
-        for (uint32_t k = group->first; k < group->end; k++)
-            run_op(group, k, scratch, &tile);
+    qxr_tile tile;
+    for (tile.channel = first_channel; tile.channel < last_channel; tile.channel += tile.channels) {
+        tile.channels = qxr_min(group->tile_channels, last_channel - tile.channel);
+        for (tile.pixel = first_pixel; tile.pixel < last_pixel; tile.pixel += tile.pixels) {
+            tile.pixels = qxr_min(group->tile_pixels, last_pixel - tile.pixel);
+            run_tile(group, scratch, &tile);
+        }
     }
 }
 
 static void run_group(qxr_group *group, uint32_t threads)
 {
     const qxr_tensor *out = qxr_get_tensor(group->model, qxr_get_header(group->model)->input_count + group->first);
+    const size_t weights = group->conv ? group->kernel->packed_size(group->conv) : 0u;
     group->channels = out->extent[0];
     group->pixels = qxr_pixels(out);
-    qxr_tile_shape(group->isa, out, threads, &group->tile_pixels, &group->tile_channels);
-    group->tiles = ((group->pixels - 1u) / group->tile_pixels + 1u) * ((group->channels - 1u) / group->tile_channels + 1u);
-    group->tasks = qxr_min(threads, group->tiles);
-    if (group->tasks > 1u)
-        group->host->parallel(group->host->context, group->tasks, run_tiles, group);
+    qxr_tile_shape(group->isa, out, weights, &group->tile_pixels, &group->tile_channels);
+    group->shares = qxr_share(out, weights, group->conv ? group->conv->row : 0u, threads);
+    if (group->shares.count > 1u)
+        group->host->parallel(group->host->context, group->shares.count, run_share, group);
     else
-        run_tiles(group, 0);
+        run_share(group, 0);
 }
 
 static void report(const qxr_host *host, uint32_t first, uint32_t end)

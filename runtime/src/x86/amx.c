@@ -121,6 +121,7 @@ const qxr_isa qxr_isa_amx = {
     .conv = conv_kernels,
     .load = qxr_avx2_load,
     .store = qxr_avx2_store,
+    .chain = qxr_avx2_chain,
     .tile_elements = 8192,
     .tile_channels = 512,
 };

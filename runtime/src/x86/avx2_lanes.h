@@ -28,4 +28,55 @@ static inline void store_lanes(int32_t *at, uint32_t count, __m256i v)
         _mm256_maskstore_epi32((int *)at, lanes_below(count), v);
 }
 
+#define INLINE static inline __attribute__((always_inline)) /* arguments that are constants make loops of their own */
+#ifdef __clang__
+#define UNROLL_4 _Pragma("clang loop unroll_count(4)")
+#else
+#define UNROLL_4 _Pragma("GCC unroll 4")
+#endif
+
+/* Elementwise operators take a tile by columns of eight channels: what a column needs is read once, then it is applied
+ * to some pixels. Whole columns have eight lanes. */
+enum { HELD_STEPS = 3 /* steps whose thresholds stay in registers */ };
+
+/* Where a column's pixels lie: elements from one to the next are `from_pitch` and `to_pitch`. */
+typedef struct qxr_span {
+    const int32_t *from;
+    int32_t *to;
+    size_t from_pitch, to_pitch;
+    uint32_t pixels;
+} qxr_span;
+
+/* Calls f(span, from pitch, to pitch, ...) with constants where the pixels are neighbours. */
+#define WITH_PITCH(f, s, ...)                                                  \
+    ((s)->from_pitch == LANES && (s)->to_pitch == LANES ? f(s, LANES, LANES, __VA_ARGS__) \
+                                                        : f(s, (s)->from_pitch, (s)->to_pitch, __VA_ARGS__))
+
+typedef struct qxr_threshold_column {
+    const int32_t *thresholds; /* [count][stride] */
+    size_t stride;
+    __m256i held[HELD_STEPS];
+    __m256i sign;              /* -1 where the channel's sign is -1, else 0 */
+    __m256i first, step, table;
+    qxr_steps steps;
+    uint32_t lanes;
+} qxr_threshold_column;
+
+void qxr_read_threshold(const qxr_work *work, const qxr_tile *tile, uint32_t c, uint32_t lanes, qxr_threshold_column *k);
+void qxr_apply_threshold(const qxr_threshold_column *k, const qxr_span *span);
+
+/* Parameters of eight channels for their even and odd lanes, which are multiplied separately. */
+typedef struct qxr_rescale_column {
+    __m256i multiplier[2], addend[2];
+    uint32_t shift, lanes;
+    int32_t lo, hi;
+    int fits; /* the shifted result of every input fits 32 bits, before it is clamped */
+} qxr_rescale_column;
+
+void qxr_read_rescale(const qxr_work *work, const qxr_tile *tile, uint32_t c, uint32_t lanes, qxr_rescale_column *k);
+void qxr_apply_rescale(const qxr_rescale_column *k, const qxr_span *span);
+
+/* Biases of pixels from `pixel` on, channels `channel` to `channel + lanes - 1`. */
+void qxr_apply_border_bias(const qxr_work *work, uint32_t pixel, uint32_t channel, uint32_t lanes, const qxr_span *span);
+
 #endif

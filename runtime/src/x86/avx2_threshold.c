@@ -3,25 +3,13 @@
 
 enum {
     MOST_COMPARED = 64, /* steps; above, the search costs less */
-    HELD_STEPS = 3,     /* steps whose thresholds stay in registers */
     TABLE_LANES = 8
 };
 
-/* Eight channels: what turns an input into a level. */
-typedef struct column {
-    const int32_t *thresholds; /* [count][stride] */
-    size_t stride;
-    __m256i held[HELD_STEPS];
-    __m256i sign;              /* -1 where the channel's sign is -1, else 0 */
-    __m256i first, step, table;
-    const qxr_steps *steps;
-    uint32_t lanes;
-} column;
-
-static inline __m256i thresholds_at(const column *k, uint32_t i)
+static inline __m256i thresholds_at(const qxr_threshold_column *k, uint32_t i)
 {
     const int32_t *at = k->thresholds + i * k->stride;
-    return k->steps->stride ? load_lanes(at, k->lanes) : _mm256_set1_epi32(*at);
+    return k->steps.stride ? load_lanes(at, k->lanes) : _mm256_set1_epi32(*at);
 }
 
 static __m256i signs(const qxr_steps *s, uint32_t channel, uint32_t lanes)
@@ -32,80 +20,95 @@ static __m256i signs(const qxr_steps *s, uint32_t channel, uint32_t lanes)
     return load_lanes(sign, LANES);
 }
 
-static column make_column(const qxr_steps *s, uint32_t first_channel, uint32_t c, uint32_t lanes)
+void qxr_read_threshold(const qxr_work *work, const qxr_tile *tile, uint32_t c, uint32_t lanes, qxr_threshold_column *k)
 {
-    column k;
-    k.steps = s;
-    k.lanes = lanes;
-    k.thresholds = s->thresholds + (s->stride ? c : 0u);
-    k.stride = s->stride ? s->stride : 1u;
-    k.sign = signs(s, first_channel + c, lanes);
-    k.first = _mm256_set1_epi32(s->first);
-    k.step = _mm256_set1_epi32(s->step);
-    k.table = s->levels ? load_lanes(s->levels, qxr_min(s->count + 1u, TABLE_LANES)) : _mm256_setzero_si256();
+    k->steps = qxr_read_steps(work, tile);
+    k->lanes = lanes;
+    k->thresholds = k->steps.thresholds + (k->steps.stride ? c : 0u);
+    k->stride = k->steps.stride ? k->steps.stride : 1u;
+    k->sign = signs(&k->steps, tile->channel + c, lanes);
+    k->first = _mm256_set1_epi32(k->steps.first);
+    k->step = _mm256_set1_epi32(k->steps.step);
+    k->table = k->steps.levels ? load_lanes(k->steps.levels, qxr_min(k->steps.count + 1u, TABLE_LANES)) : _mm256_setzero_si256();
     for (uint32_t i = 0; i < HELD_STEPS; i++)
-        k.held[i] = i < s->count ? thresholds_at(&k, i) : _mm256_setzero_si256();
-    return k;
+        k->held[i] = i < k->steps.count ? thresholds_at(k, i) : _mm256_setzero_si256();
 }
 
-static inline __m256i level_of(const column *k, __m256i code)
+static inline __m256i level_of(const qxr_threshold_column *k, __m256i code)
 {
-    if (!k->steps->levels)
+    if (!k->steps.levels)
         return _mm256_add_epi32(k->first, _mm256_mullo_epi32(code, k->step));
-    if (k->steps->count < TABLE_LANES)
+    if (k->steps.count < TABLE_LANES)
         return _mm256_permutevar8x32_epi32(k->table, code);
-    return _mm256_i32gather_epi32((const int *)k->steps->levels, code, 4);
+    return _mm256_i32gather_epi32((const int *)k->steps.levels, code, 4);
 }
 
-static inline __m256i signed_input(const column *k, const int32_t *x)
+INLINE __m256i signed_input(const qxr_threshold_column *k, const int32_t *x, uint32_t lanes, int has_signs)
 {
-    return _mm256_sub_epi32(_mm256_xor_si256(load_lanes(x, k->lanes), k->sign), k->sign);
+    const __m256i v = load_lanes(x, lanes);
+    return has_signs ? _mm256_sub_epi32(_mm256_xor_si256(v, k->sign), k->sign) : v;
 }
 
 /* code = steps - #{i : t_i > x} */
-static void one_step(const column *k, uint32_t pixels, size_t pitch, const int32_t *x, int32_t *y)
+INLINE void one_step(const qxr_span *s, size_t from_pitch, size_t to_pitch, const qxr_threshold_column *k, uint32_t lanes,
+                     int has_signs)
 {
-    const __m256i low = k->steps->levels ? _mm256_set1_epi32(k->steps->levels[0]) : k->first;
-    const __m256i high = k->steps->levels ? _mm256_set1_epi32(k->steps->levels[1]) : _mm256_add_epi32(k->first, k->step);
-    for (uint32_t p = 0; p < pixels; p++, x += pitch, y += pitch)
-        store_lanes(y, k->lanes, _mm256_blendv_epi8(high, low, _mm256_cmpgt_epi32(k->held[0], signed_input(k, x))));
-}
-
-static void three_steps(const column *k, uint32_t pixels, size_t pitch, const int32_t *x, int32_t *y)
-{
-    const __m256i three = _mm256_set1_epi32(3);
-    for (uint32_t p = 0; p < pixels; p++, x += pitch, y += pitch) {
-        const __m256i v = signed_input(k, x);
-        const __m256i above = _mm256_add_epi32(_mm256_cmpgt_epi32(k->held[0], v), _mm256_cmpgt_epi32(k->held[1], v));
-        const __m256i code = _mm256_add_epi32(_mm256_add_epi32(three, above), _mm256_cmpgt_epi32(k->held[2], v));
-        store_lanes(y, k->lanes, level_of(k, code));
+    const __m256i low = k->steps.levels ? _mm256_set1_epi32(k->steps.levels[0]) : k->first, t = k->held[0];
+    const __m256i high = k->steps.levels ? _mm256_set1_epi32(k->steps.levels[1]) : _mm256_add_epi32(k->first, k->step);
+    const int32_t *x = s->from;
+    int32_t *y = s->to;
+    const uint32_t pixels = s->pixels;
+    UNROLL_4 for (uint32_t p = 0; p < pixels; p++) {
+        const __m256i above = _mm256_cmpgt_epi32(t, signed_input(k, x + p * from_pitch, lanes, has_signs));
+        store_lanes(y + p * to_pitch, lanes, _mm256_blendv_epi8(high, low, above));
     }
 }
 
-static void some_steps(const column *k, uint32_t pixels, size_t pitch, const int32_t *x, int32_t *y)
+/* `plain`: levels are first, first + 1 and so on. */
+INLINE void three_steps(const qxr_span *s, size_t from_pitch, size_t to_pitch, const qxr_threshold_column *k,
+                        uint32_t lanes, int has_signs, int plain)
 {
-    const __m256i count = _mm256_set1_epi32((int32_t)k->steps->count);
-    for (uint32_t p = 0; p < pixels; p++, x += pitch, y += pitch) {
-        const __m256i v = signed_input(k, x);
+    const __m256i three = _mm256_set1_epi32(3), top = plain ? _mm256_add_epi32(three, k->first) : three;
+    const __m256i a = k->held[0], b = k->held[1], c = k->held[2];
+    const int32_t *x = s->from;
+    int32_t *y = s->to;
+    const uint32_t pixels = s->pixels;
+    UNROLL_4 for (uint32_t p = 0; p < pixels; p++) {
+        const __m256i v = signed_input(k, x + p * from_pitch, lanes, has_signs);
+        const __m256i above = _mm256_add_epi32(_mm256_cmpgt_epi32(a, v), _mm256_cmpgt_epi32(b, v));
+        const __m256i code = _mm256_add_epi32(_mm256_add_epi32(top, above), _mm256_cmpgt_epi32(c, v));
+        store_lanes(y + p * to_pitch, lanes, plain ? code : level_of(k, code));
+    }
+}
+
+static void some_steps(const qxr_threshold_column *k, const qxr_span *s)
+{
+    const int32_t *x = s->from;
+    int32_t *y = s->to;
+    const __m256i count = _mm256_set1_epi32((int32_t)k->steps.count);
+    for (uint32_t p = 0; p < s->pixels; p++, x += s->from_pitch, y += s->to_pitch) {
+        const __m256i v = signed_input(k, x, k->lanes, 1);
         __m256i code = count;
-        for (uint32_t i = 0; i < k->steps->count; i++)
+        for (uint32_t i = 0; i < k->steps.count; i++)
             code = _mm256_add_epi32(code, _mm256_cmpgt_epi32(thresholds_at(k, i), v));
         store_lanes(y, k->lanes, level_of(k, code));
     }
 }
 
 /* The code grows by the largest powers of two for which the threshold there is reached. */
-static void search_steps(const column *k, uint32_t pixels, size_t pitch, const int32_t *x, int32_t *y)
+static void search_steps(const qxr_threshold_column *k, const qxr_span *s)
 {
-    const __m256i one = _mm256_set1_epi32(1), last = _mm256_set1_epi32((int32_t)k->steps->count - 1);
+    const int32_t *x = s->from;
+    int32_t *y = s->to;
+    const __m256i one = _mm256_set1_epi32(1), last = _mm256_set1_epi32((int32_t)k->steps.count - 1);
     const __m256i stride = _mm256_set1_epi32((int32_t)k->stride);
     const __m256i lane = _mm256_min_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), /* none beyond the channels */
-                                          _mm256_set1_epi32(k->steps->stride ? (int32_t)k->lanes - 1 : 0));
+                                          _mm256_set1_epi32(k->steps.stride ? (int32_t)k->lanes - 1 : 0));
     uint32_t top = 1;
-    while (top * 2u <= k->steps->count)
+    while (top * 2u <= k->steps.count)
         top *= 2u;
-    for (uint32_t p = 0; p < pixels; p++, x += pitch, y += pitch) {
-        const __m256i v = signed_input(k, x);
+    for (uint32_t p = 0; p < s->pixels; p++, x += s->from_pitch, y += s->to_pitch) {
+        const __m256i v = signed_input(k, x, k->lanes, 1);
         __m256i code = _mm256_setzero_si256();
         for (uint32_t half = top; half; half /= 2u) {
             const __m256i more = _mm256_set1_epi32((int32_t)half);
@@ -119,18 +122,45 @@ static void search_steps(const column *k, uint32_t pixels, size_t pitch, const i
     }
 }
 
+static void apply_one(const qxr_threshold_column *k, const qxr_span *span)
+{
+    if (k->lanes < LANES)
+        one_step(span, span->from_pitch, span->to_pitch, k, k->lanes, 1);
+    else if (k->steps.signs)
+        WITH_PITCH(one_step, span, k, LANES, 1);
+    else
+        WITH_PITCH(one_step, span, k, LANES, 0);
+}
+
+static void apply_three(const qxr_threshold_column *k, const qxr_span *span)
+{
+    const int plain = !k->steps.levels && k->steps.step == 1;
+    if (k->lanes < LANES || !plain)
+        three_steps(span, span->from_pitch, span->to_pitch, k, k->lanes, 1, 0);
+    else if (k->steps.signs)
+        WITH_PITCH(three_steps, span, k, LANES, 1, 1);
+    else
+        WITH_PITCH(three_steps, span, k, LANES, 0, 1);
+}
+
+void qxr_apply_threshold(const qxr_threshold_column *k, const qxr_span *span)
+{
+    if (k->steps.count == 1u)
+        apply_one(k, span);
+    else if (k->steps.count == 3u)
+        apply_three(k, span);
+    else if (k->steps.count > MOST_COMPARED)
+        search_steps(k, span);
+    else
+        some_steps(k, span);
+}
+
 void qxr_avx2_threshold(const qxr_work *work, const qxr_tile *tile, int32_t *y)
 {
-    const qxr_steps s = qxr_read_steps(work, tile);
     for (uint32_t c = 0; c < tile->channels; c += LANES) {
-        const column k = make_column(&s, tile->channel, c, qxr_min(LANES, tile->channels - c));
-        if (s.count == 1u)
-            one_step(&k, tile->pixels, tile->channels, work->x[0] + c, y + c);
-        else if (s.count == 3u)
-            three_steps(&k, tile->pixels, tile->channels, work->x[0] + c, y + c);
-        else if (s.count > MOST_COMPARED)
-            search_steps(&k, tile->pixels, tile->channels, work->x[0] + c, y + c);
-        else
-            some_steps(&k, tile->pixels, tile->channels, work->x[0] + c, y + c);
+        const qxr_span span = {work->x[0] + c, y + c, tile->channels, tile->channels, tile->pixels};
+        qxr_threshold_column k;
+        qxr_read_threshold(work, tile, c, qxr_min(LANES, tile->channels - c), &k);
+        qxr_apply_threshold(&k, &span);
     }
 }

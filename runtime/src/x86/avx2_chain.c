@@ -1,0 +1,275 @@
+/* Elementwise operators that follow each other in one group, with AVX2: eight channels and some pixels go through all of
+ * them before the next are begun, so that what is between two operators stays in the nearest cache. A clip joins the
+ * operator before it. */
+#include <string.h>
+
+#include "x86/avx2_lanes.h"
+
+enum {
+    STRIP = 64,                            /* pixels at a time */
+    SPARE = QXR_SLOTS,                     /* strips: one for each slot, and one for each operand from the arena */
+    STRIPS = QXR_SLOTS + 2,
+    MOST_STEPS = 40,
+    STEPS_OF_OPERATOR = 4                  /* both operands loaded, the operator, its result stored */
+};
+
+enum { FROM_ARENA, BIAS, THRESHOLD, RESCALE, ADD, CLIP, TO_ARENA };
+
+/* A strip that an operator reads, or, where the chain has not made the slot, its part of the tile. */
+typedef struct operand {
+    uint32_t strip;
+    int in_tile;
+} operand;
+
+typedef struct step {
+    int kind;
+    operand a, b;
+    uint32_t y;                            /* strip */
+    const qxr_tensor *tensor;              /* loaded or stored */
+    qxr_work work;
+    int32_t lo, hi;                        /* of a clip, and of what is added */
+    union {
+        qxr_threshold_column threshold;
+        qxr_rescale_column rescale;
+    } column;
+} step;
+
+/* Eight channels of a tile. */
+typedef struct plan {
+    const qxr_chain *chain;
+    const qxr_tile *tile;
+    uint32_t c, lanes;                     /* first channel within the tile */
+    uint32_t made;                         /* bit i: strip i holds its slot */
+    uint32_t steps;
+    step step[MOST_STEPS];
+} plan;
+
+static step *add_step(plan *p, int kind, uint32_t y)
+{
+    step *s = &p->step[p->steps++];
+    const operand none = {0, 0};
+    s->a = s->b = none;
+    s->kind = kind;
+    s->y = y;
+    return s;
+}
+
+/* Where an operand is found; what lies in the arena is loaded. */
+static operand find_operand(plan *p, const qxr_op *op, uint32_t i)
+{
+    const qxr_model *model = p->chain->model;
+    const qxr_tensor *in = qxr_get_tensor(model, op->input[i]);
+    operand found = {qxr_slot(in), 0};
+    if (op->input[i] < qxr_get_header(model)->input_count + p->chain->group) {
+        found.strip = SPARE + i;
+        add_step(p, FROM_ARENA, found.strip)->tensor = in;
+    } else {
+        found.in_tile = !(p->made >> found.strip & 1u);
+    }
+    return found;
+}
+
+static int32_t clamped(int32_t value, int32_t lo, int32_t hi) { return value < lo ? lo : value > hi ? hi : value; }
+
+/* A clip of what the step before has made, and nobody else reads: its result takes the same slot. */
+static int join_clip(plan *p, uint32_t index, const qxr_op *op, uint32_t slot)
+{
+    step *before = p->steps ? &p->step[p->steps - 1u] : NULL;
+    int32_t *lo, *hi;
+    if (!before || before->y != slot || op->input[0] != qxr_get_header(p->chain->model)->input_count + index - 1u)
+        return 0;
+    if (before->kind != ADD && before->kind != RESCALE)
+        return 0;
+    lo = before->kind == ADD ? &before->lo : &before->column.rescale.lo;
+    hi = before->kind == ADD ? &before->hi : &before->column.rescale.hi;
+    *lo = clamped(*lo, op->first, op->second);
+    *hi = clamped(*hi, op->first, op->second);
+    return 1;
+}
+
+static void plan_operator(plan *p, uint32_t index)
+{
+    const qxr_model *model = p->chain->model;
+    const qxr_op *op = qxr_get_op(model, index);
+    const qxr_tensor *out = qxr_get_tensor(model, qxr_get_header(model)->input_count + index);
+    const uint32_t slot = qxr_slot(out);
+    if (op->opcode != QXR_CLIP || !join_clip(p, index, op, slot)) {
+        const operand none = {0, 0}, a = find_operand(p, op, 0), b = op->opcode == QXR_ADD ? find_operand(p, op, 1) : none;
+        step *s = add_step(p, CLIP, slot);
+        s->a = a;
+        s->b = b;
+        s->lo = INT32_MIN;
+        s->hi = INT32_MAX;
+        memset(&s->work, 0, sizeof s->work);
+        s->work.model = model;
+        s->work.op = op;
+        s->work.in[0] = qxr_get_tensor(model, op->input[0]);
+        s->work.out = out;
+        switch (op->opcode) {
+        case QXR_BORDER_BIAS:
+            s->kind = BIAS;
+            break;
+        case QXR_THRESHOLD:
+            s->kind = THRESHOLD;
+            qxr_read_threshold(&s->work, p->tile, p->c, p->lanes, &s->column.threshold);
+            break;
+        case QXR_RESCALE:
+            s->kind = RESCALE;
+            qxr_read_rescale(&s->work, p->tile, p->c, p->lanes, &s->column.rescale);
+            break;
+        case QXR_ADD:
+            s->kind = ADD;
+            break;
+        default:
+            s->lo = op->first;
+            s->hi = op->second;
+            break;
+        }
+    }
+    p->made |= 1u << slot;
+    if (qxr_storage(out) != QXR_VIRTUAL)
+        add_step(p, TO_ARENA, slot)->tensor = out;
+}
+
+typedef int32_t strip[STRIP][LANES];
+
+static void from_arena(const plan *p, const qxr_tensor *t, uint32_t pixel, uint32_t pixels, strip y)
+{
+    const size_t channels = t->extent[0], bytes = qxr_element_bytes(t), first = pixel * channels + p->tile->channel + p->c;
+    const uint8_t *data = p->chain->arena + t->arena_offset, *at = data + first * bytes;
+    const __m256i base = _mm256_set1_epi32(qxr_base(t));
+    if (p->lanes < LANES)
+        for (uint32_t i = 0; i < pixels; i++)
+            qxr_scalar_load_run(t, data, first + i * channels, p->lanes, y[i]);
+    else if (bytes == 1u)
+        UNROLL_4 for (uint32_t i = 0; i < pixels; i++) {
+            const __m128i x = _mm_loadl_epi64((const __m128i *)(const void *)(at + i * channels));
+            store_lanes(y[i], LANES, _mm256_add_epi32(_mm256_cvtepu8_epi32(x), base));
+        }
+    else if (bytes == 2u)
+        UNROLL_4 for (uint32_t i = 0; i < pixels; i++) {
+            const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(at + 2u * i * channels));
+            store_lanes(y[i], LANES, _mm256_cvtepi16_epi32(x));
+        }
+    else
+        for (uint32_t i = 0; i < pixels; i++)
+            store_lanes(y[i], LANES, load_lanes((const int32_t *)(const void *)(at + 4u * i * channels), LANES));
+}
+
+/* Four pixels of eight bytes. Values lie within the tensor's range, so nothing saturates. */
+static inline void store_bytes(uint8_t *to, size_t pitch, strip y, uint32_t i, __m256i base)
+{
+    const __m256i ab = _mm256_packs_epi32(_mm256_sub_epi32(load_lanes(y[i], LANES), base),
+                                          _mm256_sub_epi32(load_lanes(y[i + 1u], LANES), base));
+    const __m256i cd = _mm256_packs_epi32(_mm256_sub_epi32(load_lanes(y[i + 2u], LANES), base),
+                                          _mm256_sub_epi32(load_lanes(y[i + 3u], LANES), base));
+    const __m256i all = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(ab, cd), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m128i low = _mm256_castsi256_si128(all), high = _mm256_extracti128_si256(all, 1);
+    _mm_storel_epi64((__m128i *)(void *)to, low);
+    _mm_storel_epi64((__m128i *)(void *)(to + pitch), _mm_unpackhi_epi64(low, low));
+    _mm_storel_epi64((__m128i *)(void *)(to + 2u * pitch), high);
+    _mm_storel_epi64((__m128i *)(void *)(to + 3u * pitch), _mm_unpackhi_epi64(high, high));
+}
+
+static void to_arena(const plan *p, const qxr_tensor *t, uint32_t pixel, uint32_t pixels, strip y)
+{
+    const size_t channels = t->extent[0], bytes = qxr_element_bytes(t), first = pixel * channels + p->tile->channel + p->c;
+    uint8_t *data = p->chain->arena + t->arena_offset, *at = data + first * bytes;
+    const __m256i base = _mm256_set1_epi32(qxr_base(t));
+    uint32_t i = 0;
+    if (p->lanes == LANES && bytes == 1u)
+        for (; i + 4u <= pixels; i += 4u)
+            store_bytes(at + i * channels, channels, y, i, base);
+    else if (p->lanes == LANES && bytes == 2u)
+        for (; i + 2u <= pixels; i += 2u) {
+            const __m256i two = _mm256_packs_epi32(load_lanes(y[i], LANES), load_lanes(y[i + 1u], LANES));
+            const __m256i both = _mm256_permute4x64_epi64(two, 0xD8);
+            _mm_storeu_si128((__m128i *)(void *)(at + 2u * i * channels), _mm256_castsi256_si128(both));
+            _mm_storeu_si128((__m128i *)(void *)(at + 2u * (i + 1u) * channels), _mm256_extracti128_si256(both, 1));
+        }
+    for (; i < pixels; i++)
+        qxr_scalar_store_run(t, data, first + i * channels, p->lanes, y[i]);
+}
+
+/* y = min(max(a + b, lo), hi), b being null for a clip. */
+INLINE void add_strips(const step *s, const qxr_span *a, size_t a_pitch, const qxr_span *b, size_t b_pitch, uint32_t lanes)
+{
+    const __m256i lo = _mm256_set1_epi32(s->lo), hi = _mm256_set1_epi32(s->hi);
+    const uint32_t pixels = a->pixels;
+    const int32_t *from = a->from, *more = b ? b->from : NULL;
+    int32_t *y = a->to;
+    UNROLL_4 for (uint32_t i = 0; i < pixels; i++) {
+        __m256i v = load_lanes(from + i * a_pitch, lanes);
+        if (b)
+            v = _mm256_add_epi32(v, load_lanes(more + i * b_pitch, lanes));
+        store_lanes(y + i * LANES, LANES, _mm256_min_epi32(_mm256_max_epi32(v, lo), hi));
+    }
+}
+
+static qxr_span span_of(const plan *p, operand x, uint32_t y, uint32_t pixel, uint32_t pixels, strip *strips)
+{
+    const size_t channels = p->tile->channels;
+    qxr_span s = {strips[x.strip][0], strips[y][0], LANES, LANES, pixels};
+    if (x.in_tile) {
+        s.from = p->chain->slots + x.strip * p->chain->elements + (pixel - p->tile->pixel) * channels + p->c;
+        s.from_pitch = channels;
+    }
+    return s;
+}
+
+static void run_step(const plan *p, const step *s, uint32_t pixel, uint32_t pixels, strip *strips)
+{
+    const qxr_span a = span_of(p, s->a, s->y, pixel, pixels, strips), b = span_of(p, s->b, s->y, pixel, pixels, strips);
+    switch (s->kind) {
+    case FROM_ARENA:
+        from_arena(p, s->tensor, pixel, pixels, strips[s->y]);
+        break;
+    case BIAS:
+        qxr_apply_border_bias(&s->work, pixel, p->tile->channel + p->c, p->lanes, &a);
+        break;
+    case THRESHOLD:
+        qxr_apply_threshold(&s->column.threshold, &a);
+        break;
+    case RESCALE:
+        qxr_apply_rescale(&s->column.rescale, &a);
+        break;
+    case ADD:
+        if (p->lanes == LANES && a.from_pitch == LANES && b.from_pitch == LANES)
+            add_strips(s, &a, LANES, &b, LANES, LANES);
+        else
+            add_strips(s, &a, a.from_pitch, &b, b.from_pitch, p->lanes);
+        break;
+    case CLIP:
+        add_strips(s, &a, a.from_pitch, NULL, 0, p->lanes);
+        break;
+    default:
+        to_arena(p, s->tensor, pixel, pixels, strips[s->y]);
+        break;
+    }
+}
+
+static void run_column(plan *p)
+{
+    strip strips[STRIPS];
+    p->made = 0;
+    p->steps = 0;
+    for (uint32_t k = p->chain->first; k < p->chain->end; k++)
+        plan_operator(p, k);
+    for (uint32_t done = 0; done < p->tile->pixels; done += STRIP)
+        for (uint32_t i = 0; i < p->steps; i++)
+            run_step(p, &p->step[i], p->tile->pixel + done, qxr_min(STRIP, p->tile->pixels - done), strips);
+}
+
+int qxr_avx2_chain(const qxr_chain *chain, const qxr_tile *tile)
+{
+    plan p;
+    if ((chain->end - chain->first) * STEPS_OF_OPERATOR > MOST_STEPS)
+        return 0;
+    p.chain = chain;
+    p.tile = tile;
+    for (p.c = 0; p.c < tile->channels; p.c += LANES) {
+        p.lanes = qxr_min(LANES, tile->channels - p.c);
+        run_column(&p);
+    }
+    return 1;
+}

@@ -1,0 +1,57 @@
+/* What the files of the table look-up convolution share; avx2_table.c says how it works. */
+#ifndef QXR_AVX2_TABLE_H
+#define QXR_AVX2_TABLE_H
+
+#include <immintrin.h>
+
+#include "x86/avx2.h"
+
+#define INLINE static inline __attribute__((always_inline)) /* arguments that are constants make loops of their own */
+
+enum {
+    QUAD = 4,              /* inputs of a step */
+    LANES = 32,            /* channels of a vector */
+    NARROW = 16,
+    MOST_PLANES = 2,
+    WIDEST = 4,            /* vectors of a block */
+    ENTRY_BYTES = 16       /* a row of the table */
+};
+
+/* How a weight follows from the bits of its code: lowest + delta[0] bit0 + delta[1] bit1. */
+typedef struct qxr_table_coding {
+    int32_t lowest, delta[MOST_PLANES];
+    uint32_t planes; /* 0: it does not follow so */
+} qxr_table_coding;
+
+typedef struct qxr_table_layout {
+    qxr_table_coding code;
+    uint32_t outer, inner, steps; /* segments; steps of one */
+    uint32_t quads;               /* of a pixel */
+    uint32_t vectors;
+    int narrow;                   /* one vector holds two planes, or two steps */
+    int copies;                   /* table rows are copied side by side, so that one load serves two steps */
+    uint32_t quad_bytes;          /* of a quad in the rows of inputs: its offset in the table, or its row of the table */
+    size_t vector_bytes;          /* of all segments */
+    size_t sums, bytes;           /* i32 sums[channels]: base times the sum of the weights */
+} qxr_table_layout;
+
+/* avx2_table_pack.c */
+qxr_table_coding qxr_table_coding_of(const qxr_conv *conv);
+qxr_table_layout qxr_table_plan(const qxr_conv *conv);
+void qxr_table_pack(const qxr_conv *conv, uint8_t *packed);
+
+/* avx2_table_rows.c: the inputs under some rows of the result. */
+typedef struct qxr_table_rows {
+    const uint8_t *quads;      /* [row][column][quad][quad_bytes], 32-byte aligned */
+    const uint32_t *rest;      /* [row of the result][column]: lowest weight times the sum of the window */
+    uint32_t width;            /* columns with their padding */
+} qxr_table_rows;
+
+extern const uint8_t qxr_table[256 * ENTRY_BYTES];
+qxr_table_rows qxr_table_inputs(const qxr_conv *conv, const qxr_table_layout *l, const qxr_conv_buffers *buffers,
+                                uint32_t pixel, uint32_t pixels);
+/* Rows of the result whose inputs are made at a time. */
+uint32_t qxr_table_chunk(const qxr_conv *conv, const qxr_table_layout *l);
+size_t qxr_table_scratch(const qxr_conv *conv, const qxr_table_layout *l);
+
+#endif

@@ -93,23 +93,25 @@ def expected_outputs(graph: Graph, feeds: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([found[name].reshape(len(found[name]), -1) for name in graph.outputs], axis=1)
 
 
-def cortex_m(cpu: str, machine: str, rom: int, ram: int, *flags: str) -> Target:
+def cortex_m(cpu: str, machine: str, mhz: int, rom: int, ram: int, *flags: str) -> Target:
     """A board of QEMU; an instruction takes one nanosecond, so that counting gives the same number every time."""
     start = HERE / "cortex_m" / "start.c"
     linked = ("-nostartfiles", "--specs=rdimon.specs", f"-T{HERE / 'cortex_m' / 'link.ld'}")
     places = (f"-Wl,--defsym=rom={rom:#x}", f"-Wl,--defsym=ram={ram:#x}", "-Wl,--no-warn-rwx-segments")
     emulator = ("qemu-system-arm", "-M", machine, "-nographic", "-semihosting", "-icount", "shift=0", "-kernel")
-    return Target("arm-none-eabi-gcc", (f"-mcpu={cpu}", "-mthumb", *flags, *linked, *places), emulator, (start,))
+    options = (f"-mcpu={cpu}", "-mthumb", *flags, f"-DTIMER_MHZ={mhz}")
+    return Target("arm-none-eabi-gcc", (*options, *linked, *places), emulator, (start,))
 
 
 GCC, CLANG = Target("gcc"), Target(find_clang() or "clang")
 HERE_BY_COMPILER = {"gcc": GCC, "clang": CLANG}
 CORTEX_M = {
-    "cortex-m3": cortex_m("cortex-m3", "mps2-an385", 0, 0x20000000),
-    "cortex-m4": cortex_m("cortex-m4", "mps2-an386", 0, 0x20000000),
-    "cortex-m7": cortex_m("cortex-m7", "mps2-an500", 0, 0x20000000),
-    "cortex-m33": cortex_m("cortex-m33", "mps2-an505", 0x10000000, 0x38000000),
-    "cortex-m55": cortex_m("cortex-m55", "mps3-an547", 0, 0x31000000, "-mfloat-abi=soft"),
+    "cortex-m3": cortex_m("cortex-m3", "mps2-an385", 25, 0, 0x20000000),
+    "cortex-m4": cortex_m("cortex-m4", "mps2-an386", 25, 0, 0x20000000),
+    "cortex-m7": cortex_m("cortex-m7", "mps2-an500", 25, 0, 0x20000000),
+    "cortex-m33": cortex_m("cortex-m33", "mps2-an505", 20, 0x10000000, 0x38000000),
+    "cortex-m55": cortex_m("cortex-m55", "mps3-an547", 32, 0, 0x31000000, "-mfloat-abi=hard"),
+    "cortex-m55-plain": cortex_m("cortex-m55", "mps3-an547", 32, 0, 0x31000000, "-mfloat-abi=soft"),
 }
 LINUX = {
     "aarch64": Target(
@@ -120,8 +122,8 @@ LINUX = {
     "s390x": Target("s390x-linux-gnu-gcc", (), ("qemu-s390x-static",), byte_order=">"),
 }
 LINUX["aarch64-plain"] = Target("aarch64-linux-gnu-gcc", (), ("qemu-aarch64-static", "-cpu", "cortex-a53"))
-QUICK = {"cortex-m4", "s390x"}
-"""Processors of the short test run: the one with two products at a time, and the one with the other byte order."""
+QUICK = {"cortex-m4", "cortex-m55", "s390x"}
+"""Processors of the short test run: two products at a time, vectors, and the other byte order."""
 
 
 def undefined_symbols(target: Target, source: Path) -> set[str]:

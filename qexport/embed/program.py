@@ -34,6 +34,7 @@ class Program:
 def write_program(model: PackedModel) -> Program:
     """Generate the C of a checked file."""
     layout, source = lay_out(model), Source()
+    source.kernel("mve")
     scratch = max(write_group(layout, members, source) for members in layout.groups)
     source.kernel("copy_input")
     body, at = [], 0

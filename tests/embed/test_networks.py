@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from embedded_program import (
     CLANG,
+    CORTEX_M,
     GCC,
     HERE,
     HERE_BY_COMPILER,
@@ -15,6 +16,7 @@ from embedded_program import (
     build,
     expected_outputs,
     replay,
+    self_check,
     undefined_symbols,
     write_network,
 )
@@ -52,6 +54,21 @@ def test_networks(name: str, tmp_path: Path) -> None:
 def test_operators(name: str, tmp_path: Path) -> None:
     graph, images = operator_graph(name)
     check(graph, {next(iter(graph.inputs)): images}, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_networks_with_helium(name: str, tmp_path: Path) -> None:
+    """Vectors of another width than on any other processor."""
+    write_network(lowered_case(name, 1)[0].graph, tmp_path)
+    assert "self-check passed" in self_check(CORTEX_M["cortex-m55"], tmp_path, "-Os")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPERATOR_GRAPHS)
+def test_operators_with_helium(name: str, tmp_path: Path) -> None:
+    write_network(operator_graph(name)[0], tmp_path)
+    assert "self-check passed" in self_check(CORTEX_M["cortex-m55"], tmp_path, "-Os")
 
 
 @pytest.mark.parametrize("name", GOLDEN)

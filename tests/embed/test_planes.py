@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from embedded_program import HERE, Target, build, expected_outputs, replay, write_network
+from embedded_program import CORTEX_M, HERE, Target, build, expected_outputs, replay, self_check, write_network
 from plane_networks import plane_network
 
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -37,3 +37,11 @@ def test_equal(name: str, tmp_path: Path) -> None:
     program = build(Target("gcc"), tmp_path, ["model.c", HERE / "replay.c"], *SANITIZERS)
     found = replay(Target("gcc"), program, feeds["image"], values["output_size"])
     assert np.array_equal(found, expected_outputs(graph, feeds))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHAPES)
+def test_equal_with_helium(name: str, tmp_path: Path) -> None:
+    levels, bits, shape = SHAPES[name]
+    write_network(plane_network(levels, bits, **shape), tmp_path)
+    assert "self-check passed" in self_check(CORTEX_M["cortex-m55"], tmp_path, "-Os")

@@ -17,8 +17,15 @@ __attribute__((section(".vectors"), used)) static const struct table vectors = {
     stack_top, {reset, fault, fault, fault, fault, fault},
 };
 
+/* Coprocessor access control: the registers of floating point are those of Helium. */
+#define CPACR (*(volatile unsigned *)0xE000ED88)
+
 void reset(void)
 {
+#ifdef __ARM_FP
+    CPACR |= 0xFu << 20;
+    __asm__ volatile("dsb\n isb" ::: "memory");
+#endif
     memcpy(data_start, data_load, (size_t)(data_end - data_start));
     memset(bss_start, 0, (size_t)(bss_end - bss_start));
     initialise_monitor_handles();

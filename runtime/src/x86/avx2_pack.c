@@ -54,7 +54,7 @@ int qxr_rows_suit(const qxr_conv *conv, const qxr_row_kernel *kernel)
 }
 
 /* One weight into all planes of its place. */
-static void put(const qxr_row_kernel *kernel, const layout *l, uint8_t *at, int32_t weight)
+static void put_planes(const qxr_row_kernel *kernel, const layout *l, uint8_t *at, int32_t weight)
 {
     for (uint32_t p = 0; p < l->planes; p++, at += l->plane_bytes) {
         const int32_t low = kernel->bytes == 1u ? (int8_t)weight : (int16_t)weight;
@@ -67,26 +67,51 @@ static void put(const qxr_row_kernel *kernel, const layout *l, uint8_t *at, int3
     }
 }
 
+/* Some weights of one segment, from element j of it on; `at` is where the segment begins in this lane. */
+static void put_run(const qxr_row_kernel *kernel, const layout *l, const int32_t *values, uint32_t count, uint32_t j,
+                    uint8_t *at)
+{
+    const size_t step = (size_t)kernel->unit * kernel->block * kernel->bytes, last = (kernel->unit - 1u) * kernel->bytes;
+    uint32_t in_step = j % kernel->unit;
+    at += j / kernel->unit * step + (size_t)in_step * kernel->bytes;
+    for (uint32_t i = 0; i < count; i++) {
+        if (l->planes > 1u) {
+            put_planes(kernel, l, at, values[i]);
+        } else if (kernel->bytes == 1u) {
+            *at = (uint8_t)values[i];
+        } else {
+            const int16_t wide = (int16_t)values[i];
+            memcpy(at, &wide, sizeof wide);
+        }
+        at += kernel->bytes;
+        if (++in_step == kernel->unit) {
+            in_step = 0;
+            at += step - last - kernel->bytes;
+        }
+    }
+}
+
 /* All weights of channel `o` into lane `lane` of a block; returns their sum, and raises the peak. */
 static int32_t pack_channel(const qxr_conv *conv, const qxr_row_kernel *kernel, const layout *l, uint32_t o,
                             uint32_t lane, uint8_t *block, uint32_t *peak)
 {
-    const size_t step_bytes = (size_t)kernel->unit * kernel->block * kernel->bytes;
-    int32_t values[RUN], sum = 0;
-    for (uint32_t k = 0; k < conv->row; k += RUN) {
-        const uint32_t count = qxr_min(RUN, conv->row - k);
-        qxr_weight_values(&conv->weights, o, k, count, values);
-        for (uint32_t i = 0; i < count; i++) {
-            const uint32_t segment = (k + i) / l->length, j = (k + i) % l->length;
-            const size_t step = (size_t)segment * l->steps + j / kernel->unit;
-            const size_t place = (size_t)lane * kernel->unit + j % kernel->unit;
-            const uint32_t size = values[i] < 0 ? 0u - (uint32_t)values[i] : (uint32_t)values[i];
-            put(kernel, l, block + step * step_bytes + place * kernel->bytes, values[i]);
-            sum = qxr_wrap_add(sum, values[i]);
-            *peak = qxr_max(*peak, size);
+    const size_t segment_bytes = (size_t)l->steps * kernel->unit * kernel->block * kernel->bytes;
+    uint8_t *at = block + (size_t)lane * kernel->unit * kernel->bytes;
+    uint32_t sum = 0, most = *peak;
+    for (uint32_t k = 0; k < conv->row; k += l->length, at += segment_bytes)
+        for (uint32_t j = 0; j < l->length; j += RUN) {
+            const uint32_t count = qxr_min(RUN, l->length - j);
+            int32_t values[RUN];
+            qxr_weight_values(&conv->weights, o, k + j, count, values);
+            for (uint32_t i = 0; i < count; i++) {
+                const uint32_t size = values[i] < 0 ? 0u - (uint32_t)values[i] : (uint32_t)values[i];
+                sum += (uint32_t)values[i];
+                most = most > size ? most : size;
+            }
+            put_run(kernel, l, values, count, j, at);
         }
-    }
-    return sum;
+    *peak = most;
+    return (int32_t)sum;
 }
 
 void qxr_rows_pack(const qxr_conv *conv, const qxr_row_kernel *kernel, uint8_t *packed)

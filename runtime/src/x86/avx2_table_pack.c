@@ -58,9 +58,9 @@ static uint32_t channel_at(uint32_t lane)
 
 enum { RUN = 320 /* quads at a time: whole bytes of every coding */ };
 
-/* The patterns of some channels; quads before the channels are transposed. */
+/* The patterns of some channels; quads before the channels are transposed. Eight bytes are written where five count. */
 typedef struct patterns {
-    uint8_t plane[MOST_PLANES][LANES][RUN];
+    uint8_t plane[MOST_PLANES][LANES][RUN + 8];
 } patterns;
 
 static uint32_t even_bits(uint32_t byte)
@@ -71,38 +71,44 @@ static uint32_t even_bits(uint32_t byte)
 }
 
 /* Five codes of 0 to 2 to a byte: their low bits in the lower half of the entry, their high bits in the upper one. */
-static void fill_base3(uint16_t *entries)
+static void fill_base3(uint64_t *entries)
 {
     for (uint32_t byte = 0; byte < 243u; byte++) {
-        uint32_t low = 0, high = 0, rest = byte;
+        uint64_t low = 0, high = 0;
+        uint32_t rest = byte;
         for (uint32_t i = 0; i < 5u; i++, rest /= 3u) {
-            low |= (rest % 3u & 1u) << i;
-            high |= (rest % 3u >> 1) << i;
+            low |= (uint64_t)(rest % 3u & 1u) << i;
+            high |= (uint64_t)(rest % 3u >> 1) << i;
         }
-        entries[byte] = (uint16_t)(low | high << 8);
+        entries[byte] = low | high << 32;
     }
 }
 
-static void base3_patterns(const uint8_t *row, uint32_t count, const uint16_t *entries, uint8_t *low, uint8_t *high)
+/* Five halves of bytes to five bytes. */
+static inline uint64_t spread_halves(uint64_t x)
 {
-    uint32_t held = 0, a = 0, b = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if (held < QUAD) {
-            a |= (entries[*row] & 0xFFu) << held;
-            b |= (uint32_t)entries[*row++] >> 8 << held;
-            held += 5u;
-        }
-        low[i] = a & 15u;
-        high[i] = b & 15u;
-        a >>= QUAD;
-        b >>= QUAD;
-        held -= QUAD;
+    x = (x & 0xFFu) | (x & 0xFF00u) << 8 | (x & 0xF0000u) << 16;
+    return (x & 0x000F000F000Fu) | (x & 0x00F000F000F0u) << 4;
+}
+
+/* Four bytes, 20 codes, five quads at a time. */
+static void base3_patterns(const uint8_t *row, uint32_t count, const uint64_t *entries, uint8_t *low, uint8_t *high)
+{
+    const uint32_t bytes = (count * QUAD + 4u) / 5u;
+    for (uint32_t i = 0, b = 0; i < count; i += 5u, b += 4u) {
+        uint64_t codes = 0, a, c;
+        for (uint32_t k = 0; k < 4u && b + k < bytes; k++)
+            codes |= entries[row[b + k]] << (5u * k);
+        a = spread_halves(codes & 0xFFFFFu);
+        c = spread_halves(codes >> 32);
+        memcpy(low + i, &a, sizeof a);
+        memcpy(high + i, &c, sizeof c);
     }
 }
 
 /* Quads first .. first + count - 1 of a channel, first a multiple of RUN. */
 static void read_patterns(const qxr_weights *w, uint32_t channel, uint32_t first, uint32_t count,
-                          const uint16_t *entries, patterns *to)
+                          const uint64_t *entries, patterns *to)
 {
     const uint8_t *row = w->rows + (size_t)(channel * w->row_bytes);
     uint8_t *low = to->plane[0][channel % LANES], *high = to->plane[1][channel % LANES];
@@ -135,7 +141,7 @@ static void transpose(__m128i *rows)
 }
 
 /* One plane to its vectors, `step` bytes apart. */
-static void write_vectors(uint8_t (*plane)[RUN], uint32_t count, uint8_t *to, size_t step)
+static void write_vectors(uint8_t (*plane)[RUN + 8], uint32_t count, uint8_t *to, size_t step)
 {
     for (uint32_t half = 0; half < 2u; half++)
         for (uint32_t i = 0; i < count; i += 16u) {
@@ -158,7 +164,7 @@ static uint32_t count_bits(const uint8_t *pattern, uint32_t count)
 }
 
 /* Up to 32 channels, all planes. */
-static void pack_group(const qxr_conv *conv, const qxr_table_layout *l, const uint16_t *entries, uint32_t group, uint8_t *weights,
+static void pack_group(const qxr_conv *conv, const qxr_table_layout *l, const uint64_t *entries, uint32_t group, uint8_t *weights,
                        int32_t *sums)
 {
     const uint32_t quads = conv->row / QUAD, channels = qxr_min(LANES, conv->out->extent[0] - group * LANES);
@@ -207,7 +213,7 @@ void qxr_table_pack(const qxr_conv *conv, uint8_t *packed)
 {
     const qxr_table_layout l = qxr_table_plan(conv);
     int32_t *sums = (int32_t *)(void *)(packed + l.sums);
-    uint16_t entries[243];
+    uint64_t entries[243];
     if (conv->weights.base3)
         fill_base3(entries);
     memset(sums, 0, l.bytes - l.sums);

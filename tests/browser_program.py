@@ -24,7 +24,7 @@ ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--window-size=1100,720",
+    "--window-size=1100,800",
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,15 +19,17 @@ from pathlib import Path
 RUNTIME = Path(__file__).resolve().parents[1]
 MODULE = RUNTIME.parent / "qexport" / "embed" / "web" / "qxr.wasm"
 
-SMALL = ("src/*.c", "src/scalar/*.c")
-"""Patterns of sources that run once for a file or a group of operators, or seldom: what counts is their size."""
-FAST = ("src/wasm/*.c", "src/x86/avx2_rows.c", "src/x86/avx2_pack.c")
-"""Kernels. The last two are portable C: rows and packed weights, which the x86 kernels share."""
+SHARED = ("src/x86/avx2_rows.c", "src/x86/avx2_pack.c")
+"""Portable C: rows and packed weights of the x86 kernels."""
+SOURCES = ("src/*.c", "src/scalar/*.c", "src/wasm/*.c", *SHARED)
+FAST = re.compile(r"src/wasm/simd128_(bits|dot|elementwise|table|threshold)\.c")
+"""Loops over vectors. Of all others, what walks through tiles and rows included, the size counts."""
 PROGRAMS = ("replay", "kernel_names")
 """Test programs of runtime/tests."""
 
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
-OPTIONS = ("-std=c11", "-g0", "-mcpu=generic+simd128+bulk_memory", "-DQXR_HAVE_SIMD128", "-Iinclude", "-Isrc")
+CPU = "-mcpu=generic+simd128+bulk_memory+bulk_memory_opt"
+OPTIONS = ("-std=c11", "-g0", CPU, "-DQXR_HAVE_SIMD128", "-Iinclude", "-Isrc")
 BROWSER = ("-target", "wasm32-freestanding", "-ffreestanding", "-isystem", "wasm/freestanding")
 WASI = ("-target", "wasm32-wasi", "-Iwasm/wasi", "-D_POSIX_C_SOURCE=200809L")
 """With a C library: Node.js runs such programs."""
@@ -67,14 +70,14 @@ class Compiler:
 
     def library(self) -> list[str]:
         """Objects of the runtime; their order decides the bytes of what is linked."""
-        levels = {file: "-Os" for file in sources(SMALL)} | {file: "-O3" for file in sources(FAST)}
+        levels = {file: "-O3" if FAST.fullmatch(file) else "-Os" for file in sources()}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(self.compile, levels, levels.values()))
 
 
-def sources(patterns: Iterable[str]) -> list[str]:
-    """C files relative to the runtime's folder, sorted."""
-    return [file.relative_to(RUNTIME).as_posix() for p in patterns for file in sorted(RUNTIME.glob(p))]
+def sources() -> list[str]:
+    """C files of the runtime, relative to its folder, always in one order."""
+    return [file.relative_to(RUNTIME).as_posix() for pattern in SOURCES for file in sorted(RUNTIME.glob(pattern))]
 
 
 def build(output: Path) -> None:

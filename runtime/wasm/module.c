@@ -1,8 +1,8 @@
 /* The runtime as a WebAssembly module: what qxr.js calls.
  *
- * An instance of the module holds one model. All memory behind `__heap_base` belongs to the caller, who lays the file, the
- * packed weights, the arena, inputs and outputs there; so the module needs no allocator, and an instance that is dropped
- * is freed. */
+ * An instance of the module holds one model. All memory behind `__heap_base` belongs to the caller, who lays the file,
+ * the packed weights, the arena, inputs and outputs there; so the module needs no allocator, and an instance that is
+ * dropped is freed. */
 #include "qxr.h"
 
 #define EXPORT(name) __attribute__((export_name(name)))

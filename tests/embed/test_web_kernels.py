@@ -99,11 +99,20 @@ LAYERS: dict[str, tuple] = {
     "four levels, signed codes": ("table", FOUR, (-3, -1, 1, 3), 10, 16, {"pads": SAME}),
     "four levels, four bits": ("table", (-1, 0, 1, 2), tuple(range(11)), 7, 16, {"pads": SAME}),
     "sums leave 16 bits": ("table", (8, 10), (0, 1), 1600, 4, {"pads": ((0, 0), (0, 0))}),
+    "depthwise": ("depthwise", (-5, 3, 9), tuple(range(30)), 21, 21, {"pads": SAME, "groups": 21}),
+    "depthwise, even taps": ("depthwise", (-5, 3, 9), (-2, 0, 7), 16, 16, {"groups": 16, "dilation": (1, 2)}),
     "groups": ("i16", PAIRED, (0, 1), 16, 16, {"pads": SAME, "groups": 2}),
     "seven levels": ("i16", (-4, -2, -1, 0, 1, 2, 4), (0, 1, 2, 3), 16, 16, {"pads": SAME}),
     "large codes": ("i16", TERNARY, tuple(range(17)), 16, 16, {"pads": SAME}),
 }
-QUICK_LAYERS = {"bits", "bits, odd channels", "two levels, signs", "ternary, two bits", "sums leave 16 bits", "groups"}
+QUICK_LAYERS = {
+    "bits, odd channels",
+    "two levels, signs",
+    "ternary, two bits",
+    "sums leave 16 bits",
+    "groups",
+    "depthwise",
+}
 
 
 def layer_graph(name: str) -> Graph:
@@ -116,7 +125,7 @@ def layer_graph(name: str) -> Graph:
     steps = np.sort(rng.integers(-20000, 20000, (channels, len(codes) - 1)), axis=1)
     sign = rng.choice(np.array([-1, 1], np.int8), channels)
     g.add("codes", Threshold(steps, sign, np.array(codes, np.int32)), "stem")
-    window = 3 if options else 1
+    window = 1 if not options else 2 if name.endswith("even taps") else 3
     inputs = channels // options.get("groups", 1)
     g.add("layer", Conv2d(levels(rng, weights, outputs, inputs, window, window), **options), "codes")
     g.outputs = ["layer"]

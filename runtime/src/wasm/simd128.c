@@ -3,7 +3,8 @@
 
 static int always(void) { return 1; }
 
-static const qxr_conv_kernel *const conv[] = {&qxr_simd128_bits, &qxr_simd128_table, &qxr_simd128_i16, NULL};
+static const qxr_conv_kernel *const conv[] = {&qxr_simd128_bits, &qxr_simd128_table, &qxr_simd128_depthwise,
+                                             &qxr_simd128_i16, NULL};
 
 const qxr_isa qxr_isa_simd128 = {
     .name = "simd128",
@@ -16,6 +17,8 @@ const qxr_isa qxr_isa_simd128 = {
         [QXR_RESCALE] = qxr_simd128_rescale,
         [QXR_ADD] = qxr_simd128_add,
         [QXR_CLIP] = qxr_simd128_clip,
+        [QXR_MAX_POOL] = qxr_simd128_max_pool,
+        [QXR_SUM_POOL] = qxr_simd128_sum_pool,
     },
     .load = qxr_simd128_load,
     .store = qxr_simd128_store,

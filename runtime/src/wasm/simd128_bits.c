@@ -1,7 +1,7 @@
 /* Convolution of one-bit codes with two opposite weights, v and -v, by counting bits.
  *
- * With inputs s of 0 and 1, and weights v (2 c - 1) of codes c, the sum is v (#c - #(s xor c)), # the number of ones: #c is a
- * constant of the channel, so a step is one exclusive or and one count, for eight inputs of 16 channels. */
+ * With inputs s of 0 and 1, and weights v (2 c - 1) of codes c, the sum is v (#c - #(s xor c)), # the number of ones:
+ * #c is a constant of the channel, so a step is one exclusive or and one count, for eight inputs of 16 channels. */
 #include "wasm/simd128_codes.h"
 
 enum { BYTE_STEPS = 31 }; /* counts of at most 8 that fit a byte */
@@ -49,7 +49,7 @@ static inline v128_t count(v128_t sum, const uint8_t *at, v128_t w)
     return wasm_i8x16_add(sum, wasm_i8x16_popcnt(wasm_v128_xor(wasm_v128_load8_splat(at), w)));
 }
 
-/* out -= v * counts, 16 channels of one pixel; `from` is what has been summed so far. */
+/* out = from - v * counts, 16 channels of one pixel. */
 static inline void subtract(const int32_t *from, int32_t *out, v128_t value, v128_t counts)
 {
     const v128_t low = wasm_u16x8_extend_low_u8x16(counts), high = wasm_u16x8_extend_high_u8x16(counts);
@@ -60,30 +60,58 @@ static inline void subtract(const int32_t *from, int32_t *out, v128_t value, v12
                         wasm_i32x4_sub(wasm_v128_load(from + 4u * i), wasm_i32x4_mul(value, part[i])));
 }
 
-static void product(const qxr_code_product *p)
+/* Counts of the four windows, in bytes. */
+typedef struct counts {
+    v128_t s0, s1, s2, s3;
+} counts;
+
+static inline counts no_counts(void)
+{
+    const v128_t zero = wasm_i8x16_splat(0);
+    const counts c = {zero, zero, zero, zero};
+    return c;
+}
+
+/* Counts leave for the output before a byte could overflow. `from` is what has been summed so far. */
+static inline void flush(const qxr_code_product *p, const int32_t *from, size_t stride, const counts *c)
 {
     const v128_t value = wasm_i32x4_splat(((const head *)p->head)->value);
-    const uint8_t *w = p->weights, *x0 = p->window, *x1 = x0 + p->window_bytes, *x2 = x1 + p->window_bytes;
-    const uint8_t *x3 = x2 + p->window_bytes;
+    subtract(from, p->out, value, c->s0);
+    subtract(from + stride, p->out + p->out_stride, value, c->s1);
+    subtract(from + 2u * stride, p->out + 2u * p->out_stride, value, c->s2);
+    subtract(from + 3u * stride, p->out + 3u * p->out_stride, value, c->s3);
+}
+
+static void product(const qxr_code_product *p)
+{
+    const uint8_t *w = p->weights;
     const int32_t *from = p->init;
-    size_t from_stride = 0;
-    for (uint32_t done = 0; done < p->steps; done += BYTE_STEPS) {
-        const uint32_t end = qxr_min(p->steps, done + BYTE_STEPS);
-        v128_t s0 = wasm_i8x16_splat(0), s1 = s0, s2 = s0, s3 = s0;
-        for (uint32_t k = done; k < end; k++, w += QXR_CODE_CHANNELS) {
-            const v128_t weights = wasm_v128_load(w);
-            s0 = count(s0, x0 + k, weights);
-            s1 = count(s1, x1 + k, weights);
-            s2 = count(s2, x2 + k, weights);
-            s3 = count(s3, x3 + k, weights);
+    size_t stride = 0;
+    uint32_t left = BYTE_STEPS;
+    counts c = no_counts();
+    for (uint32_t outer = 0; outer < p->outer; outer++)
+        for (uint32_t inner = 0; inner < p->inner; inner++) {
+            const size_t segment = outer * p->outer_step + inner * p->inner_step;
+            for (uint32_t k = 0; k < p->length;) {
+                const uint32_t end = qxr_min(p->length, k + left);
+                left -= end - k;
+                for (; k < end; k++, w += QXR_CODE_CHANNELS) {
+                    const v128_t weights = wasm_v128_load(w);
+                    c.s0 = count(c.s0, p->window[0] + segment + k, weights);
+                    c.s1 = count(c.s1, p->window[1] + segment + k, weights);
+                    c.s2 = count(c.s2, p->window[2] + segment + k, weights);
+                    c.s3 = count(c.s3, p->window[3] + segment + k, weights);
+                }
+                if (left)
+                    continue;
+                flush(p, from, stride, &c);
+                from = p->out;
+                stride = p->out_stride;
+                left = BYTE_STEPS;
+                c = no_counts();
+            }
         }
-        subtract(from, p->out, value, s0);
-        subtract(from + from_stride, p->out + p->out_stride, value, s1);
-        subtract(from + 2u * from_stride, p->out + 2u * p->out_stride, value, s2);
-        subtract(from + 3u * from_stride, p->out + 3u * p->out_stride, value, s3);
-        from = p->out;
-        from_stride = p->out_stride;
-    }
+    flush(p, from, stride, &c);
 }
 
 static const qxr_code_kernel kernel_of_bits = {8, 1, sizeof(head), product};

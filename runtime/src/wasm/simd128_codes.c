@@ -5,8 +5,7 @@
 
 enum {
     COPY_BYTES = 16 << 10, /* packed input rows at a time: they stay in the nearest cache */
-    VECTOR = 16,           /* windows are copied in vectors, the last of which may reach behind its end */
-    SLACK = 64,
+    VECTOR = 16,
     RUN = 256              /* weights that are unpacked at once */
 };
 
@@ -40,15 +39,9 @@ static uint32_t chunk_rows(const qxr_conv *conv, const qxr_code_kernel *kernel)
     return rows < conv->out->extent[1] ? (uint32_t)rows : conv->out->extent[1];
 }
 
-static size_t window_bytes(const qxr_conv *conv, const qxr_code_kernel *kernel)
-{
-    return qxr_round_up(qxr_code_steps(conv, kernel), VECTOR) + VECTOR;
-}
-
 size_t qxr_codes_scratch(const qxr_conv *conv, const qxr_code_kernel *kernel)
 {
-    return QXR_CODE_PIXELS * window_bytes(conv, kernel) + SLACK +
-           input_rows(conv, chunk_rows(conv, kernel)) * padded_width(conv) * pixel_bytes(conv, kernel);
+    return input_rows(conv, chunk_rows(conv, kernel)) * padded_width(conv) * pixel_bytes(conv, kernel) + VECTOR;
 }
 
 /* Weights. */
@@ -114,7 +107,8 @@ static uint8_t pack_few(const qxr_code_kernel *kernel, const uint8_t *from, uint
     return (uint8_t)byte;
 }
 
-/* 16 codes to 2, 4 or 8 bytes. Lanes of 8, 4 or 2 codes each: a code moves down by what stands between it and its place. */
+/* 16 codes to 2, 4 or 8 bytes. Lanes of 8, 4 or 2 codes each: a code moves down by what stands between it and its
+ * place. */
 static inline uint8_t *pack_vector(const qxr_code_kernel *kernel, v128_t codes, uint8_t *to)
 {
     const uint32_t gap = 8u - kernel->bits;
@@ -145,19 +139,22 @@ static void pack_run(const qxr_code_kernel *kernel, const uint8_t *from, size_t 
         *to++ = pack_few(kernel, from + i, count - i < kernel->per ? (uint32_t)(count - i) : kernel->per);
 }
 
-/* Real zero, the code -base, in every channel. */
+/* Real zero, the code -base, in every channel. Up to 15 bytes behind are written, too, where the row or the next one
+ * follows. */
 static void fill_padding(const qxr_conv *conv, const qxr_code_kernel *kernel, uint8_t *to, size_t pixels)
 {
-    const uint32_t channels = conv->in->extent[0], bytes = pixel_bytes(conv, kernel);
-    const uint8_t zero[8] = {(uint8_t)-conv->base, (uint8_t)-conv->base, (uint8_t)-conv->base, (uint8_t)-conv->base,
-                             (uint8_t)-conv->base, (uint8_t)-conv->base, (uint8_t)-conv->base, (uint8_t)-conv->base};
-    const uint8_t whole = pack_few(kernel, zero, kernel->per);
-    const uint8_t last = pack_few(kernel, zero, channels - (bytes - 1u) * kernel->per);
-    for (size_t i = 0; i < pixels * bytes; i++)
-        to[i] = i % bytes == bytes - 1u ? last : whole;
+    const uint32_t bytes = pixel_bytes(conv, kernel), left = conv->in->extent[0] - (bytes - 1u) * kernel->per;
+    uint8_t zero[VECTOR]; /* as many codes as a byte can hold */
+    wasm_v128_store(zero, wasm_i8x16_splat((int8_t)-conv->base));
+    for (size_t i = 0; i < pixels * bytes; i += VECTOR)
+        wasm_v128_store(to + i, wasm_i8x16_splat((int8_t)pack_few(kernel, zero, kernel->per)));
+    if (left < kernel->per)
+        for (size_t i = 1; i <= pixels; i++)
+            to[i * bytes - 1u] = pack_few(kernel, zero, left);
 }
 
-static void pack_row(const qxr_conv *conv, const qxr_code_kernel *kernel, const uint8_t *input, uint32_t row, uint8_t *to)
+static void pack_row(const qxr_conv *conv, const qxr_code_kernel *kernel, const uint8_t *input, uint32_t row,
+                     uint8_t *to)
 {
     const size_t channels = conv->in->extent[0], width = conv->in->extent[2], bytes = pixel_bytes(conv, kernel);
     const uint8_t *from = input + (size_t)row * width * channels;
@@ -183,18 +180,46 @@ typedef struct rows {
     uint32_t first_out_row;
 } rows;
 
-static void copy_window(const qxr_conv *conv, const rows *from, uint32_t pixel, uint8_t *to)
+/* Where the window of the next pixel lies: divisions once, not for each. */
+typedef struct walk {
+    const uint8_t *at;
+    size_t step, row_step; /* to the next pixel of the row; from the last of a row to the first of the next */
+    uint32_t column, width;
+} walk;
+
+static walk start_walk(const qxr_conv *conv, const rows *from, uint32_t pixel)
 {
     const qxr_op *op = conv->op;
-    const uint32_t width = conv->out->extent[2], y = pixel / width - from->first_out_row, x = pixel % width;
+    walk w;
+    w.width = conv->out->extent[2];
+    w.column = pixel % w.width;
+    w.step = op->stride[1] * from->pixel;
+    w.at = from->data + (pixel / w.width - from->first_out_row) * op->stride[0] * from->pitch + w.column * w.step;
+    w.row_step = op->stride[0] * from->pitch - (w.width - 1u) * w.step;
+    return w;
+}
+
+static const uint8_t *next_window(walk *w)
+{
+    const uint8_t *at = w->at;
+    if (++w->column == w->width) {
+        w->column = 0;
+        w->at += w->row_step;
+    } else {
+        w->at += w->step;
+    }
+    return at;
+}
+
+static void find_segments(const qxr_conv *conv, const rows *from, qxr_code_product *p)
+{
+    const qxr_op *op = conv->op;
     const int joined = op->dilation[1] == 1u;
-    const size_t length = from->pixel * (joined ? op->window[1] : 1u);
-    const uint32_t segments = joined ? 1u : op->window[1];
-    const uint8_t *first = from->data + (size_t)y * op->stride[0] * from->pitch + x * op->stride[1] * from->pixel;
-    for (uint32_t v = 0; v < op->window[0]; v++, first += op->dilation[0] * from->pitch)
-        for (uint32_t h = 0; h < segments; h++, to += length)
-            for (size_t i = 0; i < length; i += VECTOR)
-                wasm_v128_store(to + i, wasm_v128_load(first + h * op->dilation[1] * from->pixel + i));
+    p->outer = op->window[0];
+    p->inner = joined ? 1u : op->window[1];
+    p->length = (uint32_t)from->pixel * (joined ? op->window[1] : 1u);
+    p->outer_step = op->dilation[0] * from->pitch;
+    p->inner_step = op->dilation[1] * from->pixel;
 }
 
 /* The windows of up to four pixels with one block of channels. A tile that ends within them goes through a copy. */
@@ -212,24 +237,26 @@ static void multiply(const qxr_code_kernel *kernel, qxr_code_product *p, uint32_
 }
 
 /* Pixels of the tile whose input rows are packed. */
-static void multiply_pixels(const qxr_conv *conv, const qxr_code_kernel *kernel, const qxr_conv_buffers *buffers,
-                            const rows *from, const qxr_tile *tile, int32_t *y)
+static void multiply_pixels(const qxr_conv *conv, const qxr_code_kernel *kernel, uint8_t *packed, const rows *from,
+                            const qxr_tile *tile, int32_t *y)
 {
-    uint8_t *packed = (uint8_t *)(uintptr_t)buffers->packed;
     const uint32_t end = tile->channel + tile->channels;
+    const int32_t *init = qxr_code_init(conv, kernel, packed, 0);
+    walk w = start_walk(conv, from, tile->pixel);
+    const size_t weights = block_bytes(conv, kernel);
     qxr_code_product p;
-    p.window = buffers->scratch;
-    p.window_bytes = window_bytes(conv, kernel);
-    p.steps = qxr_code_steps(conv, kernel);
     p.head = packed;
+    find_segments(conv, from, &p);
     for (uint32_t q = 0; q < tile->pixels; q += QXR_CODE_PIXELS) {
         const uint32_t pixels = qxr_min(QXR_CODE_PIXELS, tile->pixels - q);
         for (uint32_t i = 0; i < pixels; i++)
-            copy_window(conv, from, tile->pixel + q + i, buffers->scratch + i * p.window_bytes);
+            p.window[i] = next_window(&w);
+        for (uint32_t i = pixels; i < QXR_CODE_PIXELS; i++)
+            p.window[i] = p.window[0];
         for (uint32_t c = tile->channel; c < end; c += QXR_CODE_CHANNELS - c % QXR_CODE_CHANNELS) {
             const uint32_t lane = c % QXR_CODE_CHANNELS;
-            p.weights = qxr_code_weights(conv, kernel, packed, c - lane);
-            p.init = qxr_code_init(conv, kernel, packed, c - lane);
+            p.weights = packed + kernel->head_bytes + c / QXR_CODE_CHANNELS * weights;
+            p.init = init + (c - lane);
             multiply(kernel, &p, pixels, lane, qxr_min(QXR_CODE_CHANNELS - lane, end - c),
                      y + (size_t)q * tile->channels + (c - tile->channel), tile->channels);
         }
@@ -240,9 +267,9 @@ void qxr_codes_tile(const qxr_conv *conv, const qxr_code_kernel *kernel, const q
                     const qxr_tile *tile, int32_t *y)
 {
     const uint32_t width = conv->out->extent[2];
-    uint8_t *copy = buffers->scratch + QXR_CODE_PIXELS * window_bytes(conv, kernel);
+    uint8_t *packed = (uint8_t *)(uintptr_t)buffers->packed; /* only read; packing finds places alike */
     rows from;
-    from.data = copy;
+    from.data = buffers->scratch;
     from.pixel = pixel_bytes(conv, kernel);
     from.pitch = padded_width(conv) * from.pixel;
     for (uint32_t done = 0; done < tile->pixels;) {
@@ -255,8 +282,8 @@ void qxr_codes_tile(const qxr_conv *conv, const qxr_code_kernel *kernel, const q
         from.first_out_row = first;
         for (uint32_t i = 0; i < count; i++)
             pack_row(conv, kernel, buffers->input, first * conv->op->stride[0] + i - conv->op->padding[0],
-                     copy + i * from.pitch);
-        multiply_pixels(conv, kernel, buffers, &from, &part, y + (size_t)done * tile->channels);
+                     buffers->scratch + i * from.pitch);
+        multiply_pixels(conv, kernel, packed, &from, &part, y + (size_t)done * tile->channels);
         done += part.pixels;
     }
 }

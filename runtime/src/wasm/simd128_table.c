@@ -1,14 +1,14 @@
 /* Convolution of codes of few bits with weights of at most four levels, by looking up sums of products.
  *
- * A byte holds four codes where there are two levels, else two. Its products with every choice of as many weights are 16
- * sums of 8 bits: one row of a table with a row for each byte. The weights of 16 channels are places in a row, so that one
- * look-up gives the products of a byte with 16 channels. */
+ * A byte holds four codes where there are two levels, else two. Its products with every choice of as many weights are
+ * 16 sums of 8 bits: one row of a table with a row for each byte. The weights of 16 channels are places in a row, so
+ * that one look-up gives the products of a byte with 16 channels. */
 #include "wasm/simd128_codes.h"
 
 enum {
     ROW = 16,
     FEWEST_STEPS = 3, /* sums in 8 bits; with fewer, the products in 16 bits cost less */
-    WORD_CHUNKS = 258 /* sums of 8 bits that fit 16 bits: 258 * 127 < 2^15 */
+    WORD_CHUNKS = 257 /* sums of 8 bits that fit 16 bits: with the last one 258, and 258 * 127 < 2^15 */
 };
 
 typedef struct head {
@@ -91,11 +91,41 @@ static inline void widen(v128_t *words, v128_t bytes)
 
 static inline void add_to(const int32_t *from, int32_t *out, const v128_t *words)
 {
-    for (uint32_t i = 0; i < 2u; i++) {
-        wasm_v128_store(out + 8u * i, wasm_i32x4_add(wasm_v128_load(from + 8u * i), wasm_i32x4_extend_low_i16x8(words[i])));
-        wasm_v128_store(out + 8u * i + 4u,
-                        wasm_i32x4_add(wasm_v128_load(from + 8u * i + 4u), wasm_i32x4_extend_high_i16x8(words[i])));
+    for (uint32_t i = 0; i < 2u; i++, from += 8, out += 8) {
+        wasm_v128_store(out, wasm_i32x4_add(wasm_v128_load(from), wasm_i32x4_extend_low_i16x8(words[i])));
+        wasm_v128_store(out + 4, wasm_i32x4_add(wasm_v128_load(from + 4), wasm_i32x4_extend_high_i16x8(words[i])));
     }
+}
+
+/* Sums of the four windows in 8 and in 16 bits. */
+typedef struct sums {
+    v128_t bytes[QXR_CODE_PIXELS], words[QXR_CODE_PIXELS][2];
+} sums;
+
+static inline void clear_bytes(sums *s)
+{
+    for (uint32_t r = 0; r < QXR_CODE_PIXELS; r++)
+        s->bytes[r] = wasm_i8x16_splat(0);
+}
+
+static inline void clear_words(sums *s)
+{
+    for (uint32_t r = 0; r < QXR_CODE_PIXELS; r++)
+        s->words[r][0] = s->words[r][1] = wasm_i16x8_splat(0);
+}
+
+static inline void widen_all(sums *s)
+{
+    for (uint32_t r = 0; r < QXR_CODE_PIXELS; r++)
+        widen(s->words[r], s->bytes[r]);
+    clear_bytes(s);
+}
+
+static inline void flush(const qxr_code_product *p, const int32_t *from, size_t stride, sums *s)
+{
+    for (uint32_t r = 0; r < QXR_CODE_PIXELS; r++)
+        add_to(from + r * stride, p->out + r * p->out_stride, s->words[r]);
+    clear_words(s);
 }
 
 /* Sums of 8 bits join those of 16, and these the output, each as late as its range allows. */
@@ -103,33 +133,37 @@ static void product(const qxr_code_product *p)
 {
     const uint32_t few = ((const head *)p->head)->byte_steps;
     const uint8_t *table = (const uint8_t *)p->head + sizeof(head), *w = p->weights;
-    const uint8_t *x0 = p->window, *x1 = x0 + p->window_bytes, *x2 = x1 + p->window_bytes, *x3 = x2 + p->window_bytes;
     const int32_t *from = p->init;
-    size_t from_stride = 0;
-    for (uint32_t done = 0; done < p->steps;) {
-        const uint32_t last = qxr_min(p->steps, done + few * WORD_CHUNKS);
-        const v128_t zero = wasm_i8x16_splat(0);
-        v128_t words[QXR_CODE_PIXELS][2] = {{zero, zero}, {zero, zero}, {zero, zero}, {zero, zero}};
-        while (done < last) {
-            const uint32_t end = qxr_min(last, done + few);
-            v128_t s0 = zero, s1 = zero, s2 = zero, s3 = zero;
-            for (; done < end; done++, w += QXR_CODE_CHANNELS) {
-                const v128_t places = wasm_v128_load(w);
-                s0 = look_up(s0, table, x0 + done, places);
-                s1 = look_up(s1, table, x1 + done, places);
-                s2 = look_up(s2, table, x2 + done, places);
-                s3 = look_up(s3, table, x3 + done, places);
+    size_t stride = 0;
+    uint32_t left = few, chunks = WORD_CHUNKS;
+    sums s;
+    clear_bytes(&s);
+    clear_words(&s);
+    for (uint32_t outer = 0; outer < p->outer; outer++)
+        for (uint32_t inner = 0; inner < p->inner; inner++) {
+            const size_t segment = outer * p->outer_step + inner * p->inner_step;
+            for (uint32_t k = 0; k < p->length;) {
+                const uint32_t end = qxr_min(p->length, k + left);
+                left -= end - k;
+                for (; k < end; k++, w += QXR_CODE_CHANNELS) {
+                    const v128_t places = wasm_v128_load(w);
+                    for (uint32_t r = 0; r < QXR_CODE_PIXELS; r++)
+                        s.bytes[r] = look_up(s.bytes[r], table, p->window[r] + segment + k, places);
+                }
+                if (left)
+                    continue;
+                widen_all(&s);
+                left = few;
+                if (--chunks)
+                    continue;
+                flush(p, from, stride, &s);
+                from = p->out;
+                stride = p->out_stride;
+                chunks = WORD_CHUNKS;
             }
-            widen(words[0], s0);
-            widen(words[1], s1);
-            widen(words[2], s2);
-            widen(words[3], s3);
         }
-        for (uint32_t q = 0; q < QXR_CODE_PIXELS; q++)
-            add_to(from + q * from_stride, p->out + q * p->out_stride, words[q]);
-        from = p->out;
-        from_stride = p->out_stride;
-    }
+    widen_all(&s);
+    flush(p, from, stride, &s);
 }
 
 static size_t packed_size(const qxr_conv *conv)

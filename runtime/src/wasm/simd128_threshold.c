@@ -56,57 +56,41 @@ static inline v128_t level_of(const column *k, v128_t code)
                            levels[wasm_i32x4_extract_lane(code, 2)], levels[wasm_i32x4_extract_lane(code, 3)]);
 }
 
-static inline v128_t signed_input(const column *k, const int32_t *x)
-{
-    return wasm_i32x4_sub(wasm_v128_xor(load_lanes(x, k->lanes), k->sign), k->sign);
-}
-
-/* code = steps - #{i : t_i > x} */
-static void one_step(const column *k, uint32_t pixels, size_t pitch, const int32_t *x, int32_t *y)
+/* code = steps - #{i : t_i > x}. `count` and `lanes` are constants in most places of use, with a loop of their own. */
+static inline __attribute__((always_inline)) void compare_all(const column *k, uint32_t count, uint32_t lanes,
+                                                              uint32_t pixels, size_t pitch, const int32_t *x,
+                                                              int32_t *y)
 {
     const v128_t low = k->steps->levels ? wasm_i32x4_splat(k->steps->levels[0]) : k->first;
     const v128_t high = k->steps->levels ? wasm_i32x4_splat(k->steps->levels[1]) : wasm_i32x4_add(k->first, k->step);
-    for (uint32_t p = 0; p < pixels; p++, x += pitch, y += pitch)
-        store_lanes(y, k->lanes, wasm_v128_bitselect(low, high, wasm_i32x4_gt(k->held[0], signed_input(k, x))));
-}
-
-static void three_steps(const column *k, uint32_t pixels, size_t pitch, const int32_t *x, int32_t *y)
-{
-    const v128_t three = wasm_i32x4_splat(3);
     for (uint32_t p = 0; p < pixels; p++, x += pitch, y += pitch) {
-        const v128_t v = signed_input(k, x);
-        const v128_t above = wasm_i32x4_add(wasm_i32x4_gt(k->held[0], v), wasm_i32x4_gt(k->held[1], v));
-        const v128_t code = wasm_i32x4_add(wasm_i32x4_add(three, above), wasm_i32x4_gt(k->held[2], v));
-        store_lanes(y, k->lanes, level_of(k, code));
-    }
-}
-
-static void some_steps(const column *k, uint32_t pixels, size_t pitch, const int32_t *x, int32_t *y)
-{
-    const v128_t count = wasm_i32x4_splat((int32_t)k->steps->count);
-    for (uint32_t p = 0; p < pixels; p++, x += pitch, y += pitch) {
-        const v128_t v = signed_input(k, x);
-        v128_t code = count;
-        for (uint32_t i = 0; i < k->steps->count; i++)
-            code = wasm_i32x4_add(code, wasm_i32x4_gt(thresholds_at(k, i), v));
-        store_lanes(y, k->lanes, level_of(k, code));
+        const v128_t v = wasm_i32x4_sub(wasm_v128_xor(load_lanes(x, lanes), k->sign), k->sign);
+        v128_t code = wasm_i32x4_splat((int32_t)count);
+        if (count == 1u) {
+            store_lanes(y, lanes, wasm_v128_bitselect(low, high, wasm_i32x4_gt(k->held[0], v)));
+            continue;
+        }
+        for (uint32_t i = 0; i < count; i++)
+            code = wasm_i32x4_add(code, wasm_i32x4_gt(count <= HELD_STEPS ? k->held[i] : thresholds_at(k, i), v));
+        store_lanes(y, lanes, level_of(k, code));
     }
 }
 
 void qxr_simd128_threshold(const qxr_work *work, const qxr_tile *tile, int32_t *y)
 {
     const qxr_steps s = qxr_read_steps(work, tile);
-    if (s.count > MOST_COMPARED) {
+    if (s.count > MOST_COMPARED || s.count == 0u) {
         qxr_scalar_threshold(work, tile, y);
         return;
     }
     for (uint32_t c = 0; c < tile->channels; c += LANES) {
         const column k = make_column(&s, tile->channel, c, qxr_min(LANES, tile->channels - c));
-        if (s.count == 1u)
-            one_step(&k, tile->pixels, tile->channels, work->x[0] + c, y + c);
-        else if (s.count == 3u)
-            three_steps(&k, tile->pixels, tile->channels, work->x[0] + c, y + c);
+        const int32_t *x = work->x[0] + c;
+        if (s.count == 1u && k.lanes == LANES)
+            compare_all(&k, 1, LANES, tile->pixels, tile->channels, x, y + c);
+        else if (s.count == 3u && k.lanes == LANES)
+            compare_all(&k, 3, LANES, tile->pixels, tile->channels, x, y + c);
         else
-            some_steps(&k, tile->pixels, tile->channels, work->x[0] + c, y + c);
+            compare_all(&k, s.count, k.lanes, tile->pixels, tile->channels, x, y + c);
     }
 }

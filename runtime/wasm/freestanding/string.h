@@ -1,5 +1,5 @@
 /* The two functions of the C library that the runtime uses; the compiler makes instructions of them (memory.copy,
- * memory.fill), so there is nothing to link. */
+ * memory.fill) or takes its own. */
 #ifndef QXR_WASM_STRING_H
 #define QXR_WASM_STRING_H
 

@@ -182,11 +182,12 @@ def host(module: Path, folder: Path, jdk: Jdk, target: Target, *options: str, fl
     return program
 
 
-def check_host(command: Sequence[str | Path], module: Path, tmp_path: Path) -> None:
+def check_host(command: Sequence[str | Path], module: Path, tmp_path: Path, instruction_set: str | None = None) -> None:
     for name in NAMES:
         given, expected = samples(module, name)
         done = run([*command, module / "src/main/assets" / f"{name}.qpk"], input=given)
         assert done.returncode == 0, done.stderr.decode()
+        assert instruction_set in (None, done.stderr.decode().strip())
         assert np.array_equal(np.frombuffer(done.stdout, "<i4").reshape(3, -1), expected)
     damaged = tmp_path / "damaged.qpk"
     good = (module / "src/main/assets/stream.qpk").read_bytes()
@@ -203,18 +204,22 @@ def test_native_library_under_sanitizers(module: Path, jdk: Jdk, tmp_path: Path)
     check_host([program], module, tmp_path)
 
 
-PHONES = {"aarch64": ("aarch64", "cortex-a76"), "aarch64-plain": ("aarch64", "cortex-a53"), "armv7": ("armv7-a", "max")}
-"""Processor -> what CMake calls it, and which one is emulated."""
+PHONES = {
+    "aarch64": ("aarch64", "cortex-a76", "dotprod"),
+    "aarch64-plain": ("aarch64", "cortex-a53", "neon"),
+    "armv7": ("armv7-a", "max", "scalar"),
+}
+"""Processor -> what CMake calls it, which one is emulated, and whose kernels it runs."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processor", PHONES)
 def test_native_library_on_phones(processor: str, module: Path, jdk: Jdk, tmp_path: Path) -> None:
     """With the flags of the NDK's baseline: faster instructions are chosen while it runs."""
-    target, (system, cpu) = LINUX[processor], PHONES[processor]
+    target, (system, cpu, instruction_set) = LINUX[processor], PHONES[processor]
     program = host(module, tmp_path, jdk, target, "-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={system}")
     triple = target.compiler.removesuffix("-gcc")
-    check_host([target.emulator[0], "-cpu", cpu, "-L", f"/usr/{triple}", program], module, tmp_path)
+    check_host([target.emulator[0], "-cpu", cpu, "-L", f"/usr/{triple}", program], module, tmp_path, instruction_set)
 
 
 def test_project_files_name_what_is_there(module: Path) -> None:

@@ -7,7 +7,9 @@
 #include "arm/neon.h"
 #include "x86/rows.h"
 
-#define INLINE static inline __attribute__((always_inline)) /* `rows`, `flip` are constants in each place of use */
+/* Loops over rows are unrolled, so that sums stay in registers: `rows` and `flip` are constants in each place of use. */
+#define INLINE static inline __attribute__((always_inline))
+#define EACH_ROW(r) _Pragma("GCC unroll 8") for (uint32_t r = 0; r < rows; r++)
 
 /* 8 pixels x 8 channels: 16 accumulators hide the latency of the instruction; 8 weights and an input beside them. */
 enum { ROWS = 8, BLOCK = 8, UNIT = 4, AT_ONCE = 4, STEP_BYTES = BLOCK * UNIT, SIGN = 128 };
@@ -18,17 +20,20 @@ typedef struct sums {
 
 INLINE int8x16_t weights_at(const uint8_t *w) { return vreinterpretq_s8_u8(vld1q_u8(w)); }
 
-/* One segment; returns the weights behind it. */
+/* Four steps of one row. */
+INLINE int8x16_t inputs_at(const uint8_t *at, uint8x16_t flip) { return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(at), flip)); }
+
+/* One segment; returns the weights behind it. Of the last four steps those behind it are loaded, but not multiplied. */
 INLINE const uint8_t *add_segment(sums *s, uint32_t rows, uint8x16_t flip, const qxr_product *p, size_t segment,
                                   const uint8_t *w)
 {
+    const uint32_t rest = p->steps % AT_ONCE;
     uint32_t step = 0;
     for (; step + AT_ONCE <= p->steps; step += AT_ONCE, w += AT_ONCE * STEP_BYTES) {
         const int8x16_t a0 = weights_at(w), b0 = weights_at(w + 16), a1 = weights_at(w + 32), b1 = weights_at(w + 48);
         const int8x16_t a2 = weights_at(w + 64), b2 = weights_at(w + 80), a3 = weights_at(w + 96), b3 = weights_at(w + 112);
-        for (uint32_t r = 0; r < rows; r++) {
-            const uint8_t *at = p->row[r] + segment + (size_t)step * UNIT;
-            const int8x16_t x = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(at), flip));
+        EACH_ROW(r) {
+            const int8x16_t x = inputs_at(p->row[r] + segment + (size_t)step * UNIT, flip);
             s->low[r] = vdotq_laneq_s32(s->low[r], a0, x, 0);
             s->high[r] = vdotq_laneq_s32(s->high[r], b0, x, 0);
             s->low[r] = vdotq_laneq_s32(s->low[r], a1, x, 1);
@@ -39,31 +44,36 @@ INLINE const uint8_t *add_segment(sums *s, uint32_t rows, uint8x16_t flip, const
             s->high[r] = vdotq_laneq_s32(s->high[r], b3, x, 3);
         }
     }
-    for (; step < p->steps; step++, w += STEP_BYTES) {
-        const int8x16_t a = weights_at(w), b = weights_at(w + 16);
-        for (uint32_t r = 0; r < rows; r++) {
-            uint32_t four;
-            __builtin_memcpy(&four, p->row[r] + segment + (size_t)step * UNIT, sizeof four);
-            const int8x16_t x = vreinterpretq_s8_u8(veorq_u8(vreinterpretq_u8_u32(vdupq_n_u32(four)), flip));
-            s->low[r] = vdotq_s32(s->low[r], a, x);
-            s->high[r] = vdotq_s32(s->high[r], b, x);
+    if (!rest)
+        return w;
+    EACH_ROW(r) {
+        const int8x16_t x = inputs_at(p->row[r] + segment + (size_t)step * UNIT, flip);
+        s->low[r] = vdotq_laneq_s32(s->low[r], weights_at(w), x, 0);
+        s->high[r] = vdotq_laneq_s32(s->high[r], weights_at(w + 16), x, 0);
+        if (rest > 1u) {
+            s->low[r] = vdotq_laneq_s32(s->low[r], weights_at(w + 32), x, 1);
+            s->high[r] = vdotq_laneq_s32(s->high[r], weights_at(w + 48), x, 1);
+        }
+        if (rest > 2u) {
+            s->low[r] = vdotq_laneq_s32(s->low[r], weights_at(w + 64), x, 2);
+            s->high[r] = vdotq_laneq_s32(s->high[r], weights_at(w + 80), x, 2);
         }
     }
-    return w;
+    return w + (size_t)rest * STEP_BYTES;
 }
 
 INLINE void multiply(const qxr_product *p, uint32_t rows, uint8_t flip)
 {
     const uint8_t *w = p->weights;
     sums s;
-    for (uint32_t r = 0; r < rows; r++) {
+    EACH_ROW(r) {
         s.low[r] = vld1q_s32(p->init + r * p->init_stride);
         s.high[r] = vld1q_s32(p->init + r * p->init_stride + 4);
     }
     for (uint32_t outer = 0; outer < p->outer; outer++)
         for (uint32_t inner = 0; inner < p->inner; inner++)
             w = add_segment(&s, rows, vdupq_n_u8(flip), p, outer * p->outer_step + inner * p->inner_step, w);
-    for (uint32_t r = 0; r < rows; r++) {
+    EACH_ROW(r) {
         vst1q_s32(p->out + r * p->out_stride, s.low[r]);
         vst1q_s32(p->out + r * p->out_stride + 4, s.high[r]);
     }

@@ -39,11 +39,6 @@ static void pack(const qxr_conv *conv, uint8_t *packed)
     }
 }
 
-static inline uint8x16_t count(uint8x16_t sum, const uint8_t *at, uint8x16_t w)
-{
-    return vaddq_u8(sum, vcntq_u8(veorq_u8(vld1q_dup_u8(at), w)));
-}
-
 /* out -= v * counts, 16 channels of one pixel; `from` is what has been summed so far. */
 static inline void subtract(const int32_t *from, int32_t *out, int16_t value, uint8x16_t counts)
 {
@@ -55,30 +50,35 @@ static inline void subtract(const int32_t *from, int32_t *out, int16_t value, ui
     vst1q_s32(out + 12, vmlsl_high_n_s16(vld1q_s32(from + 12), high, value));
 }
 
-static void product(const qxr_code_product *p)
+QXR_CODE_INLINE void count(const qxr_code_product *p, uint32_t pixels)
 {
     const int16_t value = (int16_t)((const head *)p->head)->value;
-    const uint8_t *w = p->weights, *x0 = p->window, *x1 = x0 + p->window_bytes, *x2 = x1 + p->window_bytes;
-    const uint8_t *x3 = x2 + p->window_bytes;
+    const uint8_t *w = p->weights;
     const int32_t *from = p->init;
     size_t from_stride = 0;
-    for (uint32_t done = 0; done < p->steps; done += BYTE_STEPS) {
-        const uint8_t *end = x0 + qxr_min(BYTE_STEPS, p->steps - done);
-        uint8x16_t s0 = vdupq_n_u8(0), s1 = s0, s2 = s0, s3 = s0;
-        for (; x0 < end; w += QXR_CODE_CHANNELS) {
+    for (uint32_t done = 0; done < p->steps;) {
+        const uint32_t end = qxr_min(p->steps, done + BYTE_STEPS);
+        uint8x16_t sum[QXR_CODE_PIXELS];
+        QXR_CODE_PIXEL(q)
+            sum[q] = vdupq_n_u8(0);
+        for (; done < end; done++, w += QXR_CODE_CHANNELS) {
             const uint8x16_t weights = vld1q_u8(w);
-            s0 = count(s0, x0++, weights);
-            s1 = count(s1, x1++, weights);
-            s2 = count(s2, x2++, weights);
-            s3 = count(s3, x3++, weights);
+            QXR_CODE_PIXEL(q)
+                sum[q] = vaddq_u8(sum[q], vcntq_u8(veorq_u8(vld1q_dup_u8(p->window[q] + done), weights)));
         }
-        subtract(from, p->out, value, s0);
-        subtract(from + from_stride, p->out + p->out_stride, value, s1);
-        subtract(from + 2u * from_stride, p->out + 2u * p->out_stride, value, s2);
-        subtract(from + 3u * from_stride, p->out + 3u * p->out_stride, value, s3);
+        QXR_CODE_PIXEL(q)
+            subtract(from + q * from_stride, p->out + q * p->out_stride, value, sum[q]);
         from = p->out;
         from_stride = p->out_stride;
     }
+}
+
+static void product(const qxr_code_product *p)
+{
+    if (p->pixels == 1u)
+        count(p, 1);
+    else
+        count(p, QXR_CODE_PIXELS);
 }
 
 static const qxr_code_kernel kernel_of_bits = {8, 1, sizeof(head), product};

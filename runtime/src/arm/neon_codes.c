@@ -212,6 +212,7 @@ static void multiply(const qxr_code_kernel *kernel, qxr_code_product *p, uint32_
 {
     int32_t copy[QXR_CODE_PIXELS * QXR_CODE_CHANNELS];
     const int whole = pixels == QXR_CODE_PIXELS && lanes == QXR_CODE_CHANNELS;
+    p->pixels = pixels;
     p->out = whole ? y : copy;
     p->out_stride = whole ? stride : QXR_CODE_CHANNELS;
     kernel->product(p);
@@ -226,15 +227,17 @@ static void multiply_pixels(const qxr_conv *conv, const qxr_code_kernel *kernel,
 {
     uint8_t *packed = (uint8_t *)(uintptr_t)buffers->packed;
     const uint32_t end = tile->channel + tile->channels;
+    const size_t window = window_bytes(conv, kernel);
     qxr_code_product p;
-    p.window = buffers->scratch;
-    p.window_bytes = window_bytes(conv, kernel);
     p.steps = qxr_code_steps(conv, kernel);
     p.head = packed;
     for (uint32_t q = 0; q < tile->pixels; q += QXR_CODE_PIXELS) {
         const uint32_t pixels = qxr_min(QXR_CODE_PIXELS, tile->pixels - q);
-        for (uint32_t i = 0; i < pixels; i++)
-            copy_window(conv, from, tile->pixel + q + i, buffers->scratch + i * p.window_bytes);
+        for (uint32_t i = 0; i < QXR_CODE_PIXELS; i++) {
+            p.window[i] = buffers->scratch + (i < pixels ? i : 0u) * window;
+            if (i < pixels)
+                copy_window(conv, from, tile->pixel + q + i, buffers->scratch + i * window);
+        }
         for (uint32_t c = tile->channel; c < end; c += QXR_CODE_CHANNELS - c % QXR_CODE_CHANNELS) {
             const uint32_t lane = c % QXR_CODE_CHANNELS;
             p.weights = qxr_code_weights(conv, kernel, packed, c - lane);

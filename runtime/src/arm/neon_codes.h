@@ -12,10 +12,10 @@
 
 enum { QXR_CODE_PIXELS = 4, QXR_CODE_CHANNELS = 16 };
 
-/* Sums of four windows with 16 channels: out[pixel][channel] = init[channel] + what the kernel adds. */
+/* Sums of windows with 16 channels: out[pixel][channel] = init[channel] + what the kernel adds. */
 typedef struct qxr_code_product {
-    const uint8_t *window; /* [4][window_bytes] */
-    size_t window_bytes;
+    const uint8_t *window[QXR_CODE_PIXELS]; /* behind the last pixel: those of the first again */
+    uint32_t pixels;        /* that count; others are computed or not, as is convenient */
     uint32_t steps;
     const uint8_t *weights; /* [steps][16] */
     const void *head;       /* what the kernel wrote in front of the packed weights */
@@ -29,6 +29,10 @@ typedef struct qxr_code_kernel {
     size_t head_bytes;     /* in front of the packed weights, a multiple of 16 */
     void (*product)(const qxr_code_product *product);
 } qxr_code_kernel;
+
+/* Loops over the pixels of a product are unrolled, so that sums stay in registers: `pixels` is a constant in each use. */
+#define QXR_CODE_INLINE static inline __attribute__((always_inline))
+#define QXR_CODE_PIXEL(q) _Pragma("GCC unroll 4") for (uint32_t q = 0; q < pixels; q++)
 
 /* Bytes of a window. */
 uint32_t qxr_code_steps(const qxr_conv *conv, const qxr_code_kernel *kernel);

@@ -4,11 +4,14 @@
 #include "arm/neon.h"
 #include "x86/rows.h"
 
-#define INLINE static inline __attribute__((always_inline)) /* `rows` is a constant in each place of use */
+/* Loops over rows are unrolled, so that sums stay in registers: `rows` is a constant in each place of use. */
+#define INLINE static inline __attribute__((always_inline))
+#define EACH_ROW(r) _Pragma("GCC unroll 4") for (uint32_t r = 0; r < rows; r++)
 
 enum { ROWS = 4 };
 
-/* Words: a tile of 4 pixels x 8 channels. A step is one input; four neighbours are loaded at once. */
+/* Words: a tile of 4 pixels x 8 channels. A step is one input; four neighbours are loaded at once, at the end of a segment
+ * some behind it, which nothing multiplies. */
 enum { WORD_CHANNELS = 8, AT_ONCE = 4 };
 
 typedef struct sums {
@@ -43,7 +46,7 @@ INLINE const int16_t *add_words(sums *s, uint32_t rows, const qxr_product *p, si
     uint32_t step = 0;
     for (; step + AT_ONCE <= p->steps; step += AT_ONCE, w += AT_ONCE * WORD_CHANNELS) {
         const int16x8_t w0 = vld1q_s16(w), w1 = vld1q_s16(w + 8), w2 = vld1q_s16(w + 16), w3 = vld1q_s16(w + 24);
-        for (uint32_t r = 0; r < rows; r++) {
+        EACH_ROW(r) {
             const int16x4_t x = vld1_s16((const int16_t *)(const void *)(p->row[r] + segment) + step);
             add_word(s, r, x, w0, 0);
             add_word(s, r, x, w1, 1);
@@ -51,11 +54,16 @@ INLINE const int16_t *add_words(sums *s, uint32_t rows, const qxr_product *p, si
             add_word(s, r, x, w3, 3);
         }
     }
-    for (; step < p->steps; step++, w += WORD_CHANNELS) {
-        const int16x8_t w0 = vld1q_s16(w);
-        for (uint32_t r = 0; r < rows; r++)
-            add_word(s, r, vld1_dup_s16((const int16_t *)(const void *)(p->row[r] + segment) + step), w0, 0);
-    }
+    if (step < p->steps)
+        EACH_ROW(r) {
+            const int16x4_t x = vld1_s16((const int16_t *)(const void *)(p->row[r] + segment) + step);
+            add_word(s, r, x, vld1q_s16(w), 0);
+            if (p->steps - step > 1u)
+                add_word(s, r, x, vld1q_s16(w + 8), 1);
+            if (p->steps - step > 2u)
+                add_word(s, r, x, vld1q_s16(w + 16), 2);
+        }
+    w += (p->steps - step) * WORD_CHANNELS;
     return w;
 }
 
@@ -63,14 +71,14 @@ INLINE void multiply_words(const qxr_product *p, uint32_t rows)
 {
     const int16_t *w = (const int16_t *)(const void *)p->weights;
     sums s;
-    for (uint32_t r = 0; r < rows; r++) {
+    EACH_ROW(r) {
         s.low[r] = vld1q_s32(p->init + r * p->init_stride);
         s.high[r] = vld1q_s32(p->init + r * p->init_stride + 4);
     }
     for (uint32_t outer = 0; outer < p->outer; outer++)
         for (uint32_t inner = 0; inner < p->inner; inner++)
             w = add_words(&s, rows, p, outer * p->outer_step + inner * p->inner_step, w);
-    for (uint32_t r = 0; r < rows; r++) {
+    EACH_ROW(r) {
         vst1q_s32(p->out + r * p->out_stride, s.low[r]);
         vst1q_s32(p->out + r * p->out_stride + 4, s.high[r]);
     }
@@ -93,14 +101,14 @@ typedef struct narrow_sums {
 
 INLINE void clear(narrow_sums *s, uint32_t rows)
 {
-    for (uint32_t r = 0; r < rows; r++)
+    EACH_ROW(r)
         s->low[r] = s->high[r] = vdupq_n_s16(0);
 }
 
 /* Adds sums of 16 bits to those at `from`, into the output. */
 INLINE void widen(const qxr_product *p, uint32_t rows, const int32_t *from, size_t stride, narrow_sums *s)
 {
-    for (uint32_t r = 0; r < rows; r++) {
+    EACH_ROW(r) {
         const int32_t *in = from + r * stride;
         int32_t *out = p->out + r * p->out_stride;
         vst1q_s32(out, vaddw_s16(vld1q_s32(in), vget_low_s16(s->low[r])));
@@ -116,7 +124,7 @@ INLINE void add_bytes(narrow_sums *s, uint32_t rows, const uint8_t *const *row, 
 {
     for (uint32_t i = 0; i < count; i++, w += BYTE_CHANNELS) {
         const int8x16_t weights = vreinterpretq_s8_u8(vld1q_u8(w));
-        for (uint32_t r = 0; r < rows; r++) {
+        EACH_ROW(r) {
             const int8x16_t x = vreinterpretq_s8_u8(vld1q_dup_u8(row[r] + at + i));
             s->low[r] = vmlal_s8(s->low[r], vget_low_s8(weights), vget_low_s8(x));
             s->high[r] = vmlal_high_s8(s->high[r], weights, x);

@@ -98,37 +98,43 @@ static inline void add_to(const int32_t *from, int32_t *out, const int16x8_t *wo
 }
 
 /* Sums of 8 bits join those of 16, and these the output, each as late as its range allows. */
-static void product(const qxr_code_product *p)
+QXR_CODE_INLINE void sum_up(const qxr_code_product *p, uint32_t pixels)
 {
     const uint32_t few = ((const head *)p->head)->byte_steps;
     const uint8_t *table = (const uint8_t *)p->head + sizeof(head), *w = p->weights;
-    const uint8_t *x0 = p->window, *x1 = x0 + p->window_bytes, *x2 = x1 + p->window_bytes, *x3 = x2 + p->window_bytes;
     const int32_t *from = p->init;
     size_t from_stride = 0;
     for (uint32_t done = 0; done < p->steps;) {
         const uint32_t last = qxr_min(p->steps, done + few * WORD_CHUNKS);
-        const int16x8_t none = vdupq_n_s16(0);
-        int16x8_t words[QXR_CODE_PIXELS][2] = {{none, none}, {none, none}, {none, none}, {none, none}};
+        int16x8_t words[QXR_CODE_PIXELS][2];
+        QXR_CODE_PIXEL(q)
+            words[q][0] = words[q][1] = vdupq_n_s16(0);
         while (done < last) {
             const uint32_t end = qxr_min(last, done + few);
-            int8x16_t s0 = vdupq_n_s8(0), s1 = s0, s2 = s0, s3 = s0;
+            int8x16_t sum[QXR_CODE_PIXELS];
+            QXR_CODE_PIXEL(q)
+                sum[q] = vdupq_n_s8(0);
             for (; done < end; done++, w += QXR_CODE_CHANNELS) {
                 const uint8x16_t places = vld1q_u8(w);
-                s0 = look_up(s0, table, x0 + done, places);
-                s1 = look_up(s1, table, x1 + done, places);
-                s2 = look_up(s2, table, x2 + done, places);
-                s3 = look_up(s3, table, x3 + done, places);
+                QXR_CODE_PIXEL(q)
+                    sum[q] = look_up(sum[q], table, p->window[q] + done, places);
             }
-            widen(words[0], s0);
-            widen(words[1], s1);
-            widen(words[2], s2);
-            widen(words[3], s3);
+            QXR_CODE_PIXEL(q)
+                widen(words[q], sum[q]);
         }
-        for (uint32_t q = 0; q < QXR_CODE_PIXELS; q++)
+        QXR_CODE_PIXEL(q)
             add_to(from + q * from_stride, p->out + q * p->out_stride, words[q]);
         from = p->out;
         from_stride = p->out_stride;
     }
+}
+
+static void product(const qxr_code_product *p)
+{
+    if (p->pixels == 1u)
+        sum_up(p, 1);
+    else
+        sum_up(p, QXR_CODE_PIXELS);
 }
 
 static size_t packed_size(const qxr_conv *conv)

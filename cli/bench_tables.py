@@ -8,8 +8,6 @@ from rich.table import Table
 
 from qexport.cli.tables import byte_size, large, percent, real, say, stdout_console, table
 
-RATIOS = ("x time", "x CPU", "x load", "x memory")
-
 
 def print_benchmark(report: dict[str, Any], *, layers: bool) -> None:
     """Print what `bench` found.
@@ -21,7 +19,8 @@ def print_benchmark(report: dict[str, Any], *, layers: bool) -> None:
     console = stdout_console()
     for line in _heading(report):
         say(console, line)
-    console.print(engine_table(report))
+    console.print(time_table(report))
+    console.print(load_table(report))
     for engine in report["engines"]:
         say(console, f"{engine['name']}: {engine['what']}")
     if any(engine["same_outputs"] is False for engine in report["engines"]):
@@ -49,14 +48,13 @@ def _differing(report: dict[str, Any]) -> str:
     return ", ".join(engine["name"] for engine in report["engines"] if engine["same_outputs"] is False)
 
 
-def engine_table(report: dict[str, Any]) -> Table:
-    """One row an engine: milliseconds, memory, and ratios to the first row."""
+def time_table(report: dict[str, Any]) -> Table:
+    """One row an engine: milliseconds of a run, and ratios to the first row."""
     shown = table(
-        "Engines",
-        ["<engine", "median ms", "fastest", "CPU ms", "GMAC/s", "first", "load ms", "memory", *RATIOS],
-        caption="CPU: processor time, all threads; first: run right after loading; memory: growth of the resident set "
-        "by session and runs, at its peak; "
-        f"x: times {report['base']}, time and CPU as the median ratio of the rounds",
+        "Time of a run",
+        ["<engine", "median ms", "fastest", "CPU ms", "GMAC/s", "x time", "x CPU"],
+        caption="CPU: processor time, all threads, which other programs hardly touch; "
+        f"x: times {report['base']}, the median ratio of the rounds",
     )
     for e in report["engines"]:
         ratios = e["ratio"]
@@ -64,9 +62,24 @@ def engine_table(report: dict[str, Any]) -> Table:
             e["name"],
             *(real(1e3 * e[key]) for key in ("median", "minimum", "processor")),
             real(e["macs_per_second"] / 1e9),
-            *(real(1e3 * e[key]) for key in ("first", "load")),
+            *(times(ratios[key]) for key in ("median", "processor")),
+        )
+    return shown
+
+
+def load_table(report: dict[str, Any]) -> Table:
+    """One row an engine: loading, the first run after it, memory, and ratios to the first row."""
+    shown = table(
+        "Load and memory",
+        ["<engine", "load ms", "first run ms", "memory", "x load", "x first", "x memory"],
+        caption="memory: growth of the resident set by session and runs, at its peak",
+    )
+    for e in report["engines"]:
+        shown.add_row(
+            e["name"],
+            *(real(1e3 * e[key]) for key in ("load", "first")),
             byte_size(e["memory"]),
-            *(times(ratios[key]) for key in ("median", "processor", "load", "memory")),
+            *(times(e["ratio"][key]) for key in ("load", "first", "memory")),
         )
     return shown
 

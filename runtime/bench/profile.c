@@ -2,9 +2,9 @@
  *
  *     qxr_profile MODEL.qpk [--isa NAME] [--runs N]
  *
- * The tap of a run sees every tile when an operator has made it; the time since the tap before belongs to that operator
- * (so the first operator of a group also has what the group needs to begin). Prints the fewest milliseconds of any run, per
- * operator and in all. */
+ * The tap of a run sees every tile when an operator has made it; the time since the tap before belongs to that operator,
+ * so the first of a group also has what the group needs to begin. Prints the fewest milliseconds of any run, for each
+ * operator and in all. With a tap operators run one by one; without one they may run together, which is faster. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -59,7 +59,8 @@ void qxr_tile_shape(const qxr_isa *isa, const qxr_tensor *tensor, size_t weights
 {
     const uint32_t all_channels = tensor->extent[0], all_pixels = qxr_pixels(tensor);
     const int far = weights > FAR_WEIGHTS && (uint64_t)all_pixels * BLOCK_UNIT <= isa->tile_elements;
-    uint32_t m = qxr_min(all_channels, far ? BLOCK_UNIT : isa->tile_channels), n = qxr_min(all_pixels, isa->tile_elements / m);
+    uint32_t m = qxr_min(all_channels, far ? BLOCK_UNIT : isa->tile_channels);
+    uint32_t n = qxr_min(all_pixels, isa->tile_elements / m);
     m = qxr_min(all_channels, isa->tile_elements / n);
     if (n < all_pixels && n > PIXEL_UNIT)
         n -= n % PIXEL_UNIT;

@@ -16,7 +16,8 @@ qxr_scratch qxr_plan_scratch(const qxr_model *model);
  * `weights`: bytes of the packed weights that make the tensor, 0 for none. */
 void qxr_tile_shape(const qxr_isa *isa, const qxr_tensor *tensor, size_t weights, uint32_t *pixels, uint32_t *channels);
 
-/* How the threads share a tensor: parts of equal size along its pixels or its channels, in whole units but for the last. */
+/* How the threads share a tensor: parts of equal size along its pixels or its channels, in whole units but for the
+ * last. */
 typedef struct qxr_shares {
     uint32_t count, unit;
     int by_channel;

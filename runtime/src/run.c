@@ -94,7 +94,8 @@ static void run_share(void *argument, uint32_t task)
     const uint32_t all = shares->by_channel ? group->channels : group->pixels;
     const uint32_t begin = qxr_share_begin(shares, all, task), end = qxr_share_begin(shares, all, task + 1u);
     const uint32_t first_pixel = shares->by_channel ? 0u : begin, last_pixel = shares->by_channel ? group->pixels : end;
-    const uint32_t first_channel = shares->by_channel ? begin : 0u, last_channel = shares->by_channel ? end : group->channels;
+    const uint32_t first_channel = shares->by_channel ? begin : 0u;
+    const uint32_t last_channel = shares->by_channel ? end : group->channels;
     uint8_t *scratch = group->scratch + task * group->sizes->bytes;
     qxr_tile tile;
     for (tile.channel = first_channel; tile.channel < last_channel; tile.channel += tile.channels) {

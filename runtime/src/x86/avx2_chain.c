@@ -1,6 +1,6 @@
-/* Elementwise operators that follow each other in one group, with AVX2: eight channels and some pixels go through all of
- * them before the next are begun, so that what is between two operators stays in the nearest cache. A clip joins the
- * operator before it. */
+/* Elementwise operators that follow each other in one group, with AVX2: eight channels and some pixels go through all
+ * of them before the next are begun, so that what is between two operators stays in the nearest cache. A clip joins
+ * the operator before it. */
 #include <string.h>
 
 #include "x86/avx2_lanes.h"
@@ -94,7 +94,8 @@ static void plan_operator(plan *p, uint32_t index)
     const qxr_tensor *out = qxr_get_tensor(model, qxr_get_header(model)->input_count + index);
     const uint32_t slot = qxr_slot(out);
     if (op->opcode != QXR_CLIP || !join_clip(p, index, op, slot)) {
-        const operand none = {0, 0}, a = find_operand(p, op, 0), b = op->opcode == QXR_ADD ? find_operand(p, op, 1) : none;
+        const operand none = {0, 0}, a = find_operand(p, op, 0);
+        const operand b = op->opcode == QXR_ADD ? find_operand(p, op, 1) : none;
         step *s = add_step(p, CLIP, slot);
         s->a = a;
         s->b = b;
@@ -135,7 +136,8 @@ typedef int32_t strip[STRIP][LANES];
 
 static void from_arena(const plan *p, const qxr_tensor *t, uint32_t pixel, uint32_t pixels, strip y)
 {
-    const size_t channels = t->extent[0], bytes = qxr_element_bytes(t), first = pixel * channels + p->tile->channel + p->c;
+    const size_t channels = t->extent[0], bytes = qxr_element_bytes(t);
+    const size_t first = pixel * channels + p->tile->channel + p->c;
     const uint8_t *data = p->chain->arena + t->arena_offset, *at = data + first * bytes;
     const __m256i base = _mm256_set1_epi32(qxr_base(t));
     if (p->lanes < LANES)
@@ -163,7 +165,8 @@ static inline void store_bytes(uint8_t *to, size_t pitch, strip y, uint32_t i, _
                                           _mm256_sub_epi32(load_lanes(y[i + 1u], LANES), base));
     const __m256i cd = _mm256_packs_epi32(_mm256_sub_epi32(load_lanes(y[i + 2u], LANES), base),
                                           _mm256_sub_epi32(load_lanes(y[i + 3u], LANES), base));
-    const __m256i all = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(ab, cd), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i all = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(ab, cd), order);
     const __m128i low = _mm256_castsi256_si128(all), high = _mm256_extracti128_si256(all, 1);
     _mm_storel_epi64((__m128i *)(void *)to, low);
     _mm_storel_epi64((__m128i *)(void *)(to + pitch), _mm_unpackhi_epi64(low, low));
@@ -173,7 +176,8 @@ static inline void store_bytes(uint8_t *to, size_t pitch, strip y, uint32_t i, _
 
 static void to_arena(const plan *p, const qxr_tensor *t, uint32_t pixel, uint32_t pixels, strip y)
 {
-    const size_t channels = t->extent[0], bytes = qxr_element_bytes(t), first = pixel * channels + p->tile->channel + p->c;
+    const size_t channels = t->extent[0], bytes = qxr_element_bytes(t);
+    const size_t first = pixel * channels + p->tile->channel + p->c;
     uint8_t *data = p->chain->arena + t->arena_offset, *at = data + first * bytes;
     const __m256i base = _mm256_set1_epi32(qxr_base(t));
     uint32_t i = 0;
@@ -192,7 +196,8 @@ static void to_arena(const plan *p, const qxr_tensor *t, uint32_t pixel, uint32_
 }
 
 /* y = min(max(a + b, lo), hi), b being null for a clip. */
-INLINE void add_strips(const step *s, const qxr_span *a, size_t a_pitch, const qxr_span *b, size_t b_pitch, uint32_t lanes)
+INLINE void add_strips(const step *s, const qxr_span *a, size_t a_pitch, const qxr_span *b, size_t b_pitch,
+                       uint32_t lanes)
 {
     const __m256i lo = _mm256_set1_epi32(s->lo), hi = _mm256_set1_epi32(s->hi);
     const uint32_t pixels = a->pixels;

@@ -62,7 +62,8 @@ typedef struct qxr_threshold_column {
     uint32_t lanes;
 } qxr_threshold_column;
 
-void qxr_read_threshold(const qxr_work *work, const qxr_tile *tile, uint32_t c, uint32_t lanes, qxr_threshold_column *k);
+void qxr_read_threshold(const qxr_work *work, const qxr_tile *tile, uint32_t c, uint32_t lanes,
+                        qxr_threshold_column *k);
 void qxr_apply_threshold(const qxr_threshold_column *k, const qxr_span *span);
 
 /* Parameters of eight channels for their even and odd lanes, which are multiplied separately. */
@@ -77,6 +78,7 @@ void qxr_read_rescale(const qxr_work *work, const qxr_tile *tile, uint32_t c, ui
 void qxr_apply_rescale(const qxr_rescale_column *k, const qxr_span *span);
 
 /* Biases of pixels from `pixel` on, channels `channel` to `channel + lanes - 1`. */
-void qxr_apply_border_bias(const qxr_work *work, uint32_t pixel, uint32_t channel, uint32_t lanes, const qxr_span *span);
+void qxr_apply_border_bias(const qxr_work *work, uint32_t pixel, uint32_t channel, uint32_t lanes,
+                           const qxr_span *span);
 
 #endif

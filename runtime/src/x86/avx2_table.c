@@ -1,8 +1,8 @@
 /* Convolutions of weights of 1 or 2 bits and inputs up to 3, by table look-up with AVX2.
  *
- * Four inputs of neighbouring channels make a byte, and the byte names one of 256 rows of a table: what the sum of those
- * inputs times four weights of 0 or 1 is, for each of the 16 patterns of such weights. A shuffle then gives the sums of 32
- * output channels at once, whose patterns are its index. Weights are lowest + delta[0] bit0 + delta[1] bit1: each
+ * Four inputs of neighbouring channels make a byte, and the byte names one of 256 rows of a table: what the sum of
+ * those inputs times four weights of 0 or 1 is, for each of the 16 patterns of such weights. A shuffle then gives the
+ * sums of 32 output channels at once, whose patterns are its index. Weights are lowest + delta[0] bit0 + delta[1] bit1: each
  * bit is a plane with sums of its own, lowest times the sum of the inputs is the same for all channels.
  *
  * Sums of 8 bits are unsigned and widened to 16 before they can wrap. Packed weights are
@@ -51,7 +51,8 @@ typedef struct product {
     __m256i sums[MOST_ROWS][WIDEST][2]; /* 16 bits: even lanes, odd lanes */
 } product;
 
-/* The table row of one quad for all lanes, or copies of those of two quads, one for each half; `at` steps behind them. */
+/* The table row of one quad for all lanes, or copies of those of two quads, one for each half; `at` steps behind
+ * them. */
 INLINE __m256i look_up(const uint8_t **at, int copies)
 {
     const uint8_t *quad = *at;
@@ -166,8 +167,8 @@ INLINE void combine(__m256i a, __m256i b, __m256i deltas, const int32_t *sums, _
 }
 
 /* Up to 32 channels from `channel` on, of which the tile may hold some. */
-static void finish_group(const qxr_table_layout *l, const __m256i (*sums)[2], __m256i deltas, const int32_t *add, __m256i rest,
-                         const target *to, int32_t *y, uint32_t channel)
+static void finish_group(const qxr_table_layout *l, const __m256i (*sums)[2], __m256i deltas, const int32_t *add,
+                         __m256i rest, const target *to, int32_t *y, uint32_t channel)
 {
     const __m256i none = _mm256_setzero_si256();
     const uint32_t low = qxr_max(to->first, channel), high = qxr_min(to->last, channel + LANES);
@@ -313,8 +314,8 @@ static void wide_block(const block *b, product *p, walk *w, uint32_t pixels, int
 }
 
 /* Some pixels and all vectors of one block. */
-static void multiply_block(const qxr_conv *conv, const qxr_table_layout *l, const qxr_table_rows *rows, const int32_t *add,
-                           product *p, uint32_t vector, const qxr_tile *tile, const target *to)
+static void multiply_block(const qxr_conv *conv, const qxr_table_layout *l, const qxr_table_rows *rows,
+                           const int32_t *add, product *p, uint32_t vector, const qxr_tile *tile, const target *to)
 {
     const uint32_t low = (uint32_t)l->code.delta[0], high = (uint32_t)l->code.delta[l->copies ? 0 : 1];
     const block b = {l, add, to, vector, qxr_min(WIDEST, l->vectors - vector),

@@ -30,7 +30,7 @@ typedef struct qxr_table_layout {
     uint32_t vectors;
     int narrow;                   /* one vector holds two planes, or two steps */
     int copies;                   /* table rows are copied side by side, so that one load serves two steps */
-    uint32_t quad_bytes;          /* of a quad in the rows of inputs: its offset in the table, or its row of the table */
+    uint32_t quad_bytes;          /* of a quad in the rows of inputs: its offset in the table, or its row of it */
     size_t vector_bytes;          /* of all segments */
     size_t sums, bytes;           /* i32 sums[channels]: base times the sum of the weights */
 } qxr_table_layout;

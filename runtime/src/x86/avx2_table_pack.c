@@ -164,8 +164,8 @@ static uint32_t count_bits(const uint8_t *pattern, uint32_t count)
 }
 
 /* Up to 32 channels, all planes. */
-static void pack_group(const qxr_conv *conv, const qxr_table_layout *l, const uint64_t *entries, uint32_t group, uint8_t *weights,
-                       int32_t *sums)
+static void pack_group(const qxr_conv *conv, const qxr_table_layout *l, const uint64_t *entries, uint32_t group,
+                       uint8_t *weights, int32_t *sums)
 {
     const uint32_t quads = conv->row / QUAD, channels = qxr_min(LANES, conv->out->extent[0] - group * LANES);
     patterns found;
@@ -181,7 +181,8 @@ static void pack_group(const qxr_conv *conv, const qxr_table_layout *l, const ui
         for (uint32_t plane = 0; plane < l->code.planes; plane++) {
             const uint32_t vector = group * l->code.planes + plane, block = vector / WIDEST;
             const size_t step = qxr_min(WIDEST, l->vectors - block * WIDEST) * LANES;
-            write_vectors(found.plane[plane], count, weights + block * WIDEST * l->vector_bytes + first * step + vector % WIDEST * LANES, step);
+            uint8_t *to = weights + block * WIDEST * l->vector_bytes + first * step + vector % WIDEST * LANES;
+            write_vectors(found.plane[plane], count, to, step);
         }
     }
     for (uint32_t c = 0; c < channels && conv->base; c++) {
@@ -202,7 +203,8 @@ static void pack_narrow(const qxr_conv *conv, const qxr_table_layout *l, uint8_t
             qxr_weight_codes(&conv->weights, o, k, 1, &code);
             for (uint32_t plane = 0; plane < l->code.planes; plane++) {
                 const uint32_t half = l->code.planes == 2u ? plane : step % 2u;
-                uint8_t *at = weights + ((size_t)segment * l->steps + step / (3u - l->code.planes)) * LANES + half * NARROW + o % 8u * 2u + o / 8u;
+                const size_t vector = (size_t)segment * l->steps + step / (3u - l->code.planes);
+                uint8_t *at = weights + vector * LANES + half * NARROW + o % 8u * 2u + o / 8u;
                 *at = (uint8_t)(*at | ((uint32_t)code >> plane & 1u) << (k % QUAD));
             }
             sums[o] = qxr_wrap_add(sums[o], qxr_wrap_mul(conv->base, book ? book[code] : code));

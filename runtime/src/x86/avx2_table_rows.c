@@ -9,7 +9,9 @@ enum {
 };
 
 /* The table: entry [x][w] is the sum over i < 4 of bit i of w times bits 2 i and 2 i + 1 of x. */
-#define ENTRY(x, w) ((w) & 1 ? (x) & 3 : 0) + ((w) & 2 ? (x) >> 2 & 3 : 0) + ((w) & 4 ? (x) >> 4 & 3 : 0) + ((w) & 8 ? (x) >> 6 : 0)
+#define ENTRY(x, w)                                                                             \
+    (((w) & 1 ? (x) & 3 : 0) + ((w) & 2 ? (x) >> 2 & 3 : 0) + ((w) & 4 ? (x) >> 4 & 3 : 0) + \
+     ((w) & 8 ? (x) >> 6 : 0))
 #define FOUR_ENTRIES(x, w) ENTRY(x, w), ENTRY(x, (w) + 1), ENTRY(x, (w) + 2), ENTRY(x, (w) + 3)
 #define ROW(x) FOUR_ENTRIES(x, 0), FOUR_ENTRIES(x, 4), FOUR_ENTRIES(x, 8), FOUR_ENTRIES(x, 12)
 #define FOUR_ROWS(x) ROW(x), ROW((x) + 1), ROW((x) + 2), ROW((x) + 3)
@@ -67,7 +69,8 @@ size_t qxr_table_scratch(const qxr_conv *conv, const qxr_table_layout *l)
 /* 16 offsets from 64 inputs. */
 static inline __m256i offsets(__m256i a, __m256i b)
 {
-    const __m256i pairs = _mm256_set1_epi16(1 | 4 << 8), quads = _mm256_set1_epi32(ENTRY_BYTES | 16 * ENTRY_BYTES << 16);
+    const __m256i pairs = _mm256_set1_epi16(1 | 4 << 8);
+    const __m256i quads = _mm256_set1_epi32(ENTRY_BYTES | 16 * ENTRY_BYTES << 16);
     a = _mm256_madd_epi16(_mm256_maddubs_epi16(a, pairs), quads);
     b = _mm256_madd_epi16(_mm256_maddubs_epi16(b, pairs), quads);
     return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xD8);
@@ -78,7 +81,8 @@ static void offset_run(const uint8_t *x, size_t count, uint16_t *to)
 {
     for (size_t i = 0; i < count; i += 64u) {
         const __m256i *at = (const __m256i *)(const void *)(x + i);
-        _mm256_storeu_si256((__m256i *)(void *)(to + i / QUAD), offsets(_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)));
+        const __m256i made = offsets(_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1));
+        _mm256_storeu_si256((__m256i *)(void *)(to + i / QUAD), made);
     }
 }
 
@@ -188,12 +192,14 @@ static void sum_windows(const qxr_conv *conv, int32_t lowest, const uint32_t *su
 qxr_table_rows qxr_table_inputs(const qxr_conv *conv, const qxr_table_layout *l, const qxr_conv_buffers *buffers,
                                 uint32_t pixel, uint32_t pixels)
 {
-    const uint32_t width = conv->out->extent[2], first = pixel / width, out_rows = (pixel + pixels - 1u) / width - first + 1u;
+    const uint32_t width = conv->out->extent[2], first = pixel / width;
+    const uint32_t out_rows = (pixel + pixels - 1u) / width - first + 1u;
     const size_t rows = input_rows(conv, out_rows), pitch = padded_width(conv), row_quads = pitch * l->quads;
     const places at = place_all(conv, l, out_rows);
     uint8_t *quads = buffers->scratch + at.quads;
     uint16_t *offsets_of_row = (uint16_t *)(void *)(buffers->scratch + at.offsets);
-    uint32_t *sum = (uint32_t *)(void *)(buffers->scratch + at.sums), *rest = (uint32_t *)(void *)(buffers->scratch + at.rest);
+    uint32_t *sum = (uint32_t *)(void *)(buffers->scratch + at.sums);
+    uint32_t *rest = (uint32_t *)(void *)(buffers->scratch + at.rest);
     const qxr_table_rows made = {quads, rest, (uint32_t)pitch};
     for (size_t i = 0; i < rows; i++) {
         const uint32_t row = first * conv->op->stride[0] + (uint32_t)i - conv->op->padding[0];
@@ -204,7 +210,8 @@ qxr_table_rows qxr_table_inputs(const qxr_conv *conv, const qxr_table_layout *l,
             copy_entries(offsets_of_row, row_quads, to);
     }
     for (uint32_t i = 0; i < out_rows && l->code.lowest; i++)
-        sum_windows(conv, l->code.lowest, sum + (size_t)i * conv->op->stride[0] * pitch, pitch, rest + (size_t)i * width);
+        sum_windows(conv, l->code.lowest, sum + (size_t)i * conv->op->stride[0] * pitch, pitch,
+                    rest + (size_t)i * width);
     memset(quads + rows * row_quads * l->quad_bytes, 0, SLACK);
     return made;
 }

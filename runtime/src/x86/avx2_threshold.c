@@ -29,7 +29,9 @@ void qxr_read_threshold(const qxr_work *work, const qxr_tile *tile, uint32_t c, 
     k->sign = signs(&k->steps, tile->channel + c, lanes);
     k->first = _mm256_set1_epi32(k->steps.first);
     k->step = _mm256_set1_epi32(k->steps.step);
-    k->table = k->steps.levels ? load_lanes(k->steps.levels, qxr_min(k->steps.count + 1u, TABLE_LANES)) : _mm256_setzero_si256();
+    k->table = _mm256_setzero_si256();
+    if (k->steps.levels)
+        k->table = load_lanes(k->steps.levels, qxr_min(k->steps.count + 1u, TABLE_LANES));
     for (uint32_t i = 0; i < HELD_STEPS; i++)
         k->held[i] = i < k->steps.count ? thresholds_at(k, i) : _mm256_setzero_si256();
 }
@@ -50,8 +52,8 @@ INLINE __m256i signed_input(const qxr_threshold_column *k, const int32_t *x, uin
 }
 
 /* code = steps - #{i : t_i > x} */
-INLINE void one_step(const qxr_span *s, size_t from_pitch, size_t to_pitch, const qxr_threshold_column *k, uint32_t lanes,
-                     int has_signs)
+INLINE void one_step(const qxr_span *s, size_t from_pitch, size_t to_pitch, const qxr_threshold_column *k,
+                     uint32_t lanes, int has_signs)
 {
     const __m256i low = k->steps.levels ? _mm256_set1_epi32(k->steps.levels[0]) : k->first, t = k->held[0];
     const __m256i high = k->steps.levels ? _mm256_set1_epi32(k->steps.levels[1]) : _mm256_add_epi32(k->first, k->step);

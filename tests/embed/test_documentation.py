@@ -14,7 +14,8 @@ from packed_networks import GOLDEN
 
 ROOT = HERE.parents[1]
 PAGE = (ROOT / "docs" / "embedding.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    (.+)$", PAGE.replace(re.search(r"```c.*?```", PAGE, re.S)[0], ""), re.M)  # type: ignore[index]
+EXAMPLES = re.findall(r"```c\n(.*?)```", PAGE, re.S)
+COMMANDS = re.findall(r"^    (.+)$", re.sub(r"```.*?```", "", PAGE, flags=re.S), re.M)
 
 
 @pytest.mark.slow
@@ -24,20 +25,25 @@ def test_commands_run(tmp_path: Path) -> None:
         target.require()
     printed = ""
     for line in COMMANDS:
-        words = [re.sub(r"^(-I)?out\b", rf"\g<1>{tmp_path}", word) for word in shlex.split(line)]
+        words = [re.sub(r"^(-I|-D\w+=)?out\b", rf"\g<1>{tmp_path}", word) for word in shlex.split(line)]
         if words[0] == "qexport":
             words[:1] = [sys.executable, "-m", "qexport"]
         assert shutil.which(words[0]), line
         done = run(words, cwd=ROOT)
         assert done.returncode == 0, (line, done.stderr.decode())
         printed += done.stdout.decode()
-    assert printed.count("self-check passed") == 2
+    assert printed.count("self-check passed") == 3
+    done = run([tmp_path / "example" / "example", tmp_path / "model.qpk"], input=bytes(range(64)))
+    assert done.returncode == 0 and len(done.stdout.split()) == 10, "one digit gives ten scores"
     assert ".rodata" in printed and re.search(r"^\.data +0 ", printed, re.M)
 
 
-def test_example_compiles(tmp_path: Path) -> None:
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example_compiles(example: str, tmp_path: Path) -> None:
     GCC.require()
-    write_network(GOLDEN["products"](), tmp_path)
-    (tmp_path / "example.c").write_text(re.search(r"```c\n(.*?)```", PAGE, re.S)[1])  # type: ignore[index]
-    done = run(["gcc", *STRICT, "-c", tmp_path / "example.c", "-o", tmp_path / "example.o"])
+    several = "models.h" in example
+    write_network(GOLDEN["products"](), tmp_path, runtime=several, name="digits" if several else "model")
+    (tmp_path / "example.c").write_text(example)
+    include = [f"-I{tmp_path / 'qxr'}"] if several else []
+    done = run(["gcc", *STRICT, *include, "-c", tmp_path / "example.c", "-o", tmp_path / "example.o"])
     assert done.returncode == 0, done.stderr.decode()

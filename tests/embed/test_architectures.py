@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,14 @@ PROCESSORS = {**HERE_BY_COMPILER, **LINUX}
 SANITIZERS = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
+QUICK = {"gcc", "aarch64", "armv7", "s390x", "cortex-m3", "cortex-m4", "cortex-m55"}
+"""Processors of the short test run."""
+
+
+def marked(processors: Iterable[str]) -> list:
+    return [p if p in QUICK else pytest.param(p, marks=pytest.mark.slow) for p in processors]
+
+
 def check(model: Path, folder: Path, target: Target) -> None:
     """Three random images give equal outputs."""
     flags = SANITIZERS if target in HERE_BY_COMPILER.values() else ("-O2",)
@@ -50,12 +59,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return convert(DEMO, folder, bits=2, formats=("qpk",)).files["qpk"]
 
 
-@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize("processor", marked(PROCESSORS))
 def test_demo(processor: str, demo: Path, tmp_path: Path) -> None:
     check(demo, tmp_path, PROCESSORS[processor])
 
 
-@pytest.mark.parametrize("processor", CORTEX_M)
+@pytest.mark.parametrize("processor", marked(CORTEX_M))
 def test_demo_on_cortex_m(processor: str, demo: Path, tmp_path: Path) -> None:
     embed(demo, tmp_path)
     assert "self-check passed" in self_check(CORTEX_M[processor], tmp_path, "-Os")

@@ -102,8 +102,17 @@ def _product_dtype(weight: NDArray, x: NDArray) -> type[np.floating]:
 def channel_bounds(weight: Weight, x: TensorType, groups: int, padded: bool) -> tuple[NDArray, NDArray]:
     """Smallest and largest sum per output channel: sum over taps of min/max(w * lo, w * hi).
 
-    Padded taps contribute zero, so with padding zero joins the input range.
+    Padded taps contribute zero, so with padding zero joins the input range. A graph is typed again by every pass, with
+    the same weights on the same ranges, so results are kept with the weight.
     """
+    key = (x.is_integer, groups, padded, x.lo.tobytes(), x.hi.tobytes())
+    if key not in weight.bounds:
+        weight.bounds[key] = _channel_bounds(weight, x, groups, padded)
+    low, high = weight.bounds[key]
+    return low.copy(), high.copy()
+
+
+def _channel_bounds(weight: Weight, x: TensorType, groups: int, padded: bool) -> tuple[NDArray, NDArray]:
     values = weight.array if x.is_integer else weight.real()
     if x.is_integer and np.abs(values.astype(np.float64)).reshape(len(values), -1).sum(1).max() * x.max_abs > 2.0**62:
         raise AccumulatorError("a layer could overflow even 64 bits", got=str(weight), where=str(x))

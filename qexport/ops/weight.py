@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -56,6 +57,11 @@ class Weight:
         trailing = (1,) * (self.array.ndim - 1)
         values = self.array * self._scales.reshape(-1, *trailing)
         return values if self.input_unit is None else values / spread_over_groups(self._units, self.array)
+
+    @cached_property
+    def bounds(self) -> dict[Hashable, tuple[NDArray, NDArray]]:
+        """Bounds of the products with inputs of some range, kept by qexport.ops.conv2d.channel_bounds."""
+        return {}
 
     @cached_property
     def _scales(self) -> NDArray[np.float64]:

@@ -10,21 +10,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from arm_program import (
+    BUILD,
+    EMULATOR,
+    INSTRUCTION_SETS,
+    check,
+    compile_objects,
+    count_hash,
+    count_input,
+    count_instructions,
+    emulate,
+    machine_flags,
+    require,
+)
 from code_layers import LAYERS, layer_graph, layer_images
 from lowering import lowered_case
 from networks import CASES
 from operator_graphs import OPERATOR_GRAPHS, operator_graph
-from runtime_program import PROGRAMS, RUNTIME, Build, configure_and_build, record, run
+from runtime_program import RUNTIME, configure_and_build, run
 
-from qexport.ir import Graph
-
-QEMU = "qemu-aarch64-static"
-INSTRUCTION_SETS = {"cortex-a53": ["neon"], "cortex-a76": ["neon", "dotprod"], "max": ["neon", "dotprod"]}
-"""Processor -> what it has beyond portable C, best last."""
-SYSTEM = ("-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", "-DCMAKE_EXE_LINKER_FLAGS=-static")
-BUILD = Build(
-    shutil.which("aarch64-linux-gnu-gcc"), ("-O2", "-fno-pie", "-no-pie", "-DQXR_GUARD_PAGES"), (*SYSTEM, *PROGRAMS)
-)
+from qexport import convert
+from qexport.backends.packed.reader import read_packed
+from qexport.reference import interpret
 
 QUICK_NETWORKS = {"linear-stack"}
 QUICK_OPERATORS = 16
@@ -33,24 +40,8 @@ QUICK_OPERATORS = 16
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which(QEMU) is None:
-        pytest.skip(f"{QEMU} is not installed")
+    require(EMULATOR)
     return configure_and_build(BUILD, tmp_path_factory.mktemp("aarch64"))
-
-
-def emulate(processor: str, program: Path, *arguments: str | Path) -> str:
-    done = run([QEMU, "-cpu", processor, program, *arguments])
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def check(programs: Path, folder: Path, graph: Graph, feeds: dict[str, np.ndarray], processor: str) -> None:
-    """Replay tile by tile on every instruction set, with 1 to 3 threads, packed and not."""
-    model, samples = folder / "model.qpk", folder / "samples.raw"
-    for path, data in zip((model, samples), record(graph, feeds), strict=True):
-        path.write_bytes(data)
-    found = emulate(processor, programs / "qxr_replay", model, samples)
-    assert found.splitlines() == [f"{name} ok" for name in ("scalar", *INSTRUCTION_SETS[processor])]
 
 
 def marked(names: list[str], quick: set[str]) -> list:
@@ -104,6 +95,53 @@ def test_instruction_sets_are_found_while_running(programs: Path, processor: str
     check(programs, tmp_path, graph, layer_images(graph), processor)
 
 
+MOST_INSTRUCTIONS = {
+    "resnet20": {"neon": 8_040_000, "dotprod": 8_110_000},
+    "digits": {"neon": 384_000, "dotprod": 277_500},
+}
+"""3 % above what was measured with gcc 12.2 at -O3."""
+
+
+@pytest.fixture(scope="session", params=MOST_INSTRUCTIONS)
+def real_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Name and .qpk file: the published DAQ W1A1 ResNet-20, and the network of the demo."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "digits":
+        checkpoint = RUNTIME.parent / "models" / "checkpoints" / "digits_w2a2.pt"
+        return request.param, convert(checkpoint, folder, bits=2, formats=("qpk",)).files["qpk"]
+    checkpoint = request.getfixturevalue("data_dir") / "checkpoints" / "daq" / "cifar10_W1A1.pth"
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return request.param, convert(checkpoint, folder, bits=1, formats=("qpk",), mean=mean, std=std).files["qpk"]
+
+
+@pytest.mark.slow
+def test_real_networks(programs: Path, real_model: tuple[str, Path], data_dir: Path, tmp_path: Path) -> None:
+    name, model = real_model
+    graph = read_packed(model).to_graph()
+    ((given, image),) = graph.inputs.items()
+    if name == "resnet20":
+        with np.load(data_dir / "cifar10" / "test.npz") as file:
+            images = file["images"][:2].transpose(0, 3, 1, 2)
+    else:
+        images = np.random.default_rng(7).integers(0, 256, (2, *image.shape)).astype(np.uint8)
+    check(programs, tmp_path, graph, {given: images}, "cortex-a76")
+
+
+@pytest.mark.slow
+def test_instructions(real_model: tuple[str, Path], tmp_path: Path) -> None:
+    """Not time: no such processor is here. The outputs are the reference's."""
+    name, model = real_model
+    graph = read_packed(model).to_graph()
+    ((given, image),) = graph.inputs.items()
+    images = count_input(int(np.prod(image.shape))).reshape(1, *image.shape)
+    (expected,) = interpret(graph, {given: images}).outputs.values()
+    found = count_instructions(compile_objects(tmp_path), model, tmp_path)
+    assert {value for _, value in found.values()} == {count_hash(expected.astype("<i4").tobytes())}
+    assert set(found) == {"scalar", *MOST_INSTRUCTIONS[name]}
+    for instruction_set, most in MOST_INSTRUCTIONS[name].items():
+        assert found[instruction_set][0] <= most, found
+
+
 @pytest.mark.slow
 def test_convolutions_of_the_table_equal_the_scalar_kernel(programs: Path) -> None:
     found = emulate("cortex-a76", programs / "bench" / "qxr_bench", "--check")
@@ -120,8 +158,7 @@ def test_clang_accepts_the_kernels(tmp_path: Path) -> None:
     warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
     include = [f"-I{RUNTIME / 'src'}", f"-I{RUNTIME / 'include'}", "-isystem", headers]
     for path in sorted((RUNTIME / "src" / "arm").glob("*.c")):
-        machine = ["-march=armv8.2-a+dotprod"] if path.name.startswith("dotprod") else []
-        target = ["--target=aarch64-linux-gnu", "-std=c11", "-fsyntax-only", *machine]
+        target = ["--target=aarch64-linux-gnu", "-std=c11", "-fsyntax-only", *machine_flags(path)]
         done = run([clang, *target, *warnings, *include, path])
         assert done.returncode == 0, done.stderr
 

@@ -47,8 +47,8 @@ from qexport.cli.progress import StageLine
 def convert(checkpoint: str, output: str, **options: Any) -> None:
     """Convert a checkpoint to integer-only artifacts, proven while they are made.
 
-    Writes DIR/model.onnx, DIR/model.qdq.onnx, DIR/model.qpk and DIR/model.ort, as --format says, DIR/report.json, and for a
-    detector DIR/post.onnx; all of them or none.
+    Writes DIR/model.onnx, DIR/model.qdq.onnx, DIR/model.qpk and DIR/model.ort, as --format says, DIR/report.json, and
+    for a detector DIR/post.onnx; all of them or none.
     """
     with StageLine() as stage:
         stage("starting")

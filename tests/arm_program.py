@@ -15,7 +15,7 @@ from qexport.ir import Graph
 
 COMPILER = "aarch64-linux-gnu-gcc"
 EMULATOR = "qemu-aarch64-static"
-INSTRUCTION_SETS = {"cortex-a53": ["neon"], "cortex-a76": ["neon", "dotprod"], "max": ["neon", "dotprod"]}
+INSTRUCTION_SETS = {"cortex-a53": ["neon"], "cortex-a76": ["neon", "dotprod"], "max": ["neon", "dotprod", "i8mm"]}
 """Processor -> what it has beyond portable C, best last."""
 
 _SYSTEM = ("-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", "-DCMAKE_EXE_LINKER_FLAGS=-static")
@@ -25,7 +25,7 @@ BUILD = Build(shutil.which(COMPILER), _FLAGS, (*_SYSTEM, *PROGRAMS))
 HERE = Path(__file__).resolve().parent / "runtime" / "aarch64"
 SHARED = ("src/x86/avx2_rows.c", "src/x86/avx2_pack.c")
 """Portable C: rows and packed weights of the x86 kernels."""
-MACHINES = {"dotprod": "-march=armv8.2-a+dotprod"}
+MACHINES = {"dotprod": "-march=armv8.2-a+dotprod", "i8mm": "-march=armv8.2-a+dotprod+i8mm"}
 """Beginning of a file's name -> what it is compiled for."""
 
 

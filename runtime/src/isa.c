@@ -53,6 +53,9 @@ static const qxr_isa *const table[] = {
 #ifdef QXR_HAVE_DOTPROD
     &qxr_isa_dotprod,
 #endif
+#ifdef QXR_HAVE_I8MM
+    &qxr_isa_i8mm,
+#endif
 };
 
 enum { ISA_COUNT = sizeof table / sizeof table[0] };

@@ -77,7 +77,7 @@ typedef struct qxr_isa {
 
 /* isa.c */
 extern const qxr_isa qxr_isa_scalar, qxr_isa_avx2, qxr_isa_avx512vnni, qxr_isa_amx, qxr_isa_simd128,
-    qxr_isa_neon, qxr_isa_dotprod;
+    qxr_isa_neon, qxr_isa_dotprod, qxr_isa_i8mm;
 extern const qxr_conv_kernel qxr_scalar_conv_kernel;
 const qxr_isa *qxr_model_isa(const qxr_model *model);
 qxr_tile_function *qxr_tile_kernel(const qxr_isa *isa, uint32_t opcode);

@@ -1,7 +1,7 @@
 /* What this 64-bit ARM processor and its operating system allow beyond NEON.
  *
  * Linux, and so Android, tells a process by the vector that /proc/self/auxv shows, read here by system calls: the library calls
- * no other. Elsewhere, instructions count as present where the whole library is compiled for them (-march=armv8.2-a+dotprod),
+ * no other. Elsewhere, instructions count as present where the whole library is compiled for them (-march=armv8.2-a+dotprod+i8mm),
  * as compilers for Apple's computers do without being asked. */
 #include "arm/neon.h"
 
@@ -44,7 +44,7 @@ static uint64_t vector_entry(uint64_t type)
 static int has(uint64_t type, uint32_t bit) { return (vector_entry(type) >> bit & 1u) != 0; }
 
 int qxr_cpu_has_dotprod(void) { return has(AT_HWCAP, 20); }
-int qxr_cpu_has_i8mm(void) { return has(AT_HWCAP2, 13); }
+int qxr_cpu_has_i8mm(void) { return qxr_cpu_has_dotprod() && has(AT_HWCAP2, 13); }
 
 #else
 
@@ -59,7 +59,7 @@ int qxr_cpu_has_dotprod(void)
 
 int qxr_cpu_has_i8mm(void)
 {
-#ifdef __ARM_FEATURE_MATMUL_INT8
+#if defined(__ARM_FEATURE_MATMUL_INT8) && defined(__ARM_FEATURE_DOTPROD)
     return 1;
 #else
     return 0;

@@ -158,5 +158,6 @@ int main(void)
     run(&qxr_isa_scalar);
     run(&qxr_isa_neon);
     run(&qxr_isa_dotprod);
+    run(&qxr_isa_i8mm);
     return 0;
 }

@@ -76,6 +76,9 @@ NETWORKS = {
         ("--bits", "1", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--input-shape", "3,32,32"),
     ),
 }
+EDGE_BITS = ("--edge-bits", "8")
+"""The peers' first and last layers have 8-bit weights, so those of the networks here have, too."""
+
 SIZES = ((1, 1), (1, 2), (8, 1), (8, 2))
 """(batch, threads); two threads only where there are two cores."""
 
@@ -94,7 +97,7 @@ def converted(name: str, folder: Path) -> tuple[str, Path]:
         checkpoint = str(real) if is_real else f"{output}.pt"
         if not is_real:
             run_python(__file__, "--seed", name, checkpoint)
-        options = network.options if is_real else ()
+        options = (*EDGE_BITS, *(network.options if is_real else ()))
         run_python("-m", "qexport", "convert", checkpoint, "--format", "onnx,onnx-qdq,qpk", *options, "-o", str(output))
     return network.real_title if is_real else f"{network.title}, seeded", output
 
@@ -198,15 +201,18 @@ def brief(report: dict[str, Any]) -> str:
 
 
 def speed_table(found: list[Measured]) -> Iterator[str]:
-    yield "| network | batch | threads | qexport ms | fastest | GMAC/s | " + " | ".join(TITLES[p] for p in PEERS) + " |"
-    yield "|---" * (6 + len(PEERS)) + "|"
+    peers = " | ".join(TITLES[p] for p in PEERS)
+    yield f"| network | batch | threads | qexport ms | fastest | GMAC/s | {peers} | OpenVINO, fastest runs |"
+    yield "|---" * (7 + len(PEERS)) + "|"
     for m in found:
         ours = m.report["engines"][0]
         forced = f", {m.isa} forced" if m.isa else ""
         macs = m.report["network"]["macs"] * m.size[0]
         figures = f"{1e3 * ours[m.clock]:.2f} | {1e3 * ours['minimum']:.2f} | {macs / ours[m.clock] / 1e9:.0f}"
         peers = " | ".join(m.times(peer) for peer in PEERS)
-        yield f"| {m.title}{forced} | {m.size[0]} | {m.size[1]} | {figures} | {peers} |"
+        openvino = m.engine("openvino")
+        fastest = f"{openvino['ratio']['minimum']:.2f}" if openvino else ""
+        yield f"| {m.title}{forced} | {m.size[0]} | {m.size[1]} | {figures} | {peers} | {fastest} |"
 
 
 def thread_table(found: list[Measured]) -> Iterator[str]:

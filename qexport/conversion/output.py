@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -10,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qexport.errors import OutputError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What writing fails with where there is no room."""
 
 
 @contextmanager
@@ -20,7 +24,7 @@ def staged(directory: str | Path) -> Iterator[Path]:
     there before are replaced only by complete ones.
 
     Raises:
-        OutputError: the directory cannot be made or written.
+        OutputError: the directory cannot be made or written, or its disk is full.
     """
     target = Path(directory)
     made = [p for p in (target, *target.parents) if not p.exists()]
@@ -37,9 +41,16 @@ def staged(directory: str | Path) -> Iterator[Path]:
                 os.replace(file, target / file.name)
             except OSError as error:
                 raise _unwritable(target / file.name, error) from error
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
         _remove_empty(made)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise OutputError(
+                "the disk is full",
+                where=str(target),
+                got=error.strerror,
+                remedy="free some space, or choose another disk with -o; nothing partial was left behind",
+            ) from error
         raise
     staging.rmdir()
 

@@ -189,3 +189,11 @@ def sealed(data: bytearray) -> bytes:
     data[f.CRC_OFFSET : f.CRC_OFFSET + 4] = bytes(4)
     data[f.CRC_OFFSET : f.CRC_OFFSET + 4] = zlib.crc32(data).to_bytes(4, "little")
     return bytes(data)
+
+
+@pytest.mark.parametrize("command", [("inspect",), ("embed", "-o", "out"), ("bench",)])
+def test_a_file_that_is_none_or_missing_is_named(qexport: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "notes.qpk").write_text("These are notes, and much longer than the header of a packed file is." * 3)
+    for name, reason in {"notes.qpk": "this is no .qpk file", "missing.qpk": "no such file"}.items():
+        result = qexport(*command, tmp_path / name)
+        assert result.exit_code == 1 and f"{tmp_path / name}: {reason}\n" in result.stderr, result.stderr

@@ -68,9 +68,20 @@ def read_packed(path: str | Path) -> PackedModel:
     """
     try:
         data = np.memmap(path, np.uint8, mode="r")
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            "no such file", where=str(path), remedy="qexport convert --format qpk writes model.qpk"
+        ) from error
     except (OSError, ValueError) as error:  # ValueError: an empty file
-        raise ArtifactError("the file cannot be read", where=str(path), got=str(error)) from error
-    return parse_packed(data)
+        got = error.strerror if isinstance(error, OSError) else "an empty file"
+        raise ArtifactError("the file cannot be read", where=str(path), got=got) from error
+    try:
+        return parse_packed(data)
+    except ArtifactError as error:
+        where = str(path) if error.where is None else f"{path}: {error.where}"
+        raise ArtifactError(
+            error.what, where=where, got=error.got, expected=error.expected, remedy=error.remedy
+        ) from error
 
 
 def parse_packed(data: bytes | NDArray[np.uint8]) -> PackedModel:

@@ -219,10 +219,10 @@ def test_names_that_do_not_fit_are_replaced() -> None:
 
 
 def test_a_missing_and_an_empty_file(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="cannot be read"):
+    with pytest.raises(ArtifactError, match="no such file"):
         read_packed(tmp_path / "absent.qpk")
     (tmp_path / "empty.qpk").touch()
-    with pytest.raises(ArtifactError, match="cannot be read"):
+    with pytest.raises(ArtifactError, match="cannot be read\n  got:      an empty file"):
         read_packed(tmp_path / "empty.qpk")
 
 

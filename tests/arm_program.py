@@ -23,8 +23,7 @@ _FLAGS = ("-O2", "-fno-pie", "-no-pie", "-DQXR_GUARD_PAGES")
 BUILD = Build(shutil.which(COMPILER), _FLAGS, (*_SYSTEM, *PROGRAMS))
 
 HERE = Path(__file__).resolve().parent / "runtime" / "aarch64"
-SHARED = ("src/x86/avx2_rows.c", "src/x86/avx2_pack.c")
-"""Portable C: rows and packed weights of the x86 kernels."""
+FOLDERS = ("src", "src/scalar", "src/vector", "src/arm")
 MACHINES = {"dotprod": "-march=armv8.2-a+dotprod", "i8mm": "-march=armv8.2-a+dotprod+i8mm"}
 """Beginning of a file's name -> what it is compiled for."""
 
@@ -59,8 +58,7 @@ def check(programs: Path, folder: Path, graph: Graph, feeds: Mapping[str, np.nda
 def compile_objects(folder: Path) -> list[Path]:
     """The library as CMake's Release compiles it, without position-independent code."""
     require(COMPILER)
-    sources = [*RUNTIME.glob("src/*.c"), *RUNTIME.glob("src/scalar/*.c"), *RUNTIME.glob("src/arm/*.c")]
-    sources += [RUNTIME / path for path in SHARED]
+    sources = [source for path in FOLDERS for source in RUNTIME.glob(f"{path}/*.c")]
     objects = []
     for source in sorted(sources):
         objects.append(folder / f"{source.parent.name}-{source.stem}.o")

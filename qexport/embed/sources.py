@@ -13,7 +13,7 @@ _PLACES = (_HERE / "runtime", _HERE.parents[1] / "runtime")
 PORTABLE = ("src/*.[ch]", "src/scalar/*.[ch]")
 WHOLE = (
     "CMakeLists.txt", "cmake/*.cmake", "include/*.h",
-    "src/*.[ch]", "src/scalar/*.[ch]", "src/arm/*.[ch]", "src/x86/*.[ch]",
+    "src/*.[ch]", "src/scalar/*.[ch]", "src/vector/*.[ch]", "src/arm/*.[ch]", "src/x86/*.[ch]",
 )  # fmt: skip
 
 

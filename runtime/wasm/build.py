@@ -19,9 +19,7 @@ from pathlib import Path
 RUNTIME = Path(__file__).resolve().parents[1]
 MODULE = RUNTIME.parent / "qexport" / "embed" / "web" / "qxr.wasm"
 
-SHARED = ("src/x86/avx2_rows.c", "src/x86/avx2_pack.c")
-"""Portable C: rows and packed weights of the x86 kernels."""
-SOURCES = ("src/*.c", "src/scalar/*.c", "src/wasm/*.c", *SHARED)
+SOURCES = ("src/*.c", "src/scalar/*.c", "src/vector/*.c", "src/wasm/*.c")
 FAST = re.compile(r"src/wasm/simd128_(bits|dot|table)\.c")
 """Products. Of all others the size counts: with -O3 they are 2 KB larger and gain 1 %."""
 PROGRAMS = ("replay", "kernel_names")

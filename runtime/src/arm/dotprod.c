@@ -5,7 +5,7 @@
 #include <arm_neon.h>
 
 #include "arm/neon.h"
-#include "x86/rows.h"
+#include "vector/rows.h"
 
 /* Loops over rows are unrolled, so that sums stay in registers: `rows` and `flip` are constants in each place of use. */
 #define INLINE static inline __attribute__((always_inline))

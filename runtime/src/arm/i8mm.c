@@ -3,7 +3,7 @@
 #include <arm_neon.h>
 
 #include "arm/neon.h"
-#include "x86/rows.h"
+#include "vector/rows.h"
 
 /* Loops are unrolled, so that sums stay in registers: `pairs` is a constant in each place of use. */
 #define INLINE static inline __attribute__((always_inline))

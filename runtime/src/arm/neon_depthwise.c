@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "arm/neon.h"
-#include "x86/rows.h"
+#include "vector/rows.h"
 
 enum {
     CHANNELS = 8,

@@ -2,7 +2,7 @@
 #include <arm_neon.h>
 
 #include "arm/neon.h"
-#include "x86/rows.h"
+#include "vector/rows.h"
 
 /* Loops over rows are unrolled, so that sums stay in registers: `rows` is a constant in each place of use. */
 #define INLINE static inline __attribute__((always_inline))

@@ -3,7 +3,7 @@
 #include <wasm_simd128.h>
 
 #include "wasm/simd128.h"
-#include "x86/rows.h"
+#include "vector/rows.h"
 
 enum {
     CHANNELS = 8,

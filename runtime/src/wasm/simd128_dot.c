@@ -2,7 +2,7 @@
 #include <wasm_simd128.h>
 
 #include "wasm/simd128.h"
-#include "x86/rows.h"
+#include "vector/rows.h"
 
 /* A tile of 4 pixels x 8 channels: 8 accumulators, so that weights and inputs stay in the 16 registers of x86, too. */
 enum { ROWS = 4, CHANNELS = 8, UNIT = 2 };

@@ -1,11 +1,11 @@
-/* The AVX2 kernels. */
+/* The AVX2 kernels, which later instruction sets of x86 use where they have none of their own. */
 #ifndef QXR_AVX2_H
 #define QXR_AVX2_H
 
 #include "scalar/scalar.h"
-#include "x86/rows.h"
+#include "vector/rows.h"
 
-extern const qxr_conv_kernel qxr_avx2_u8, qxr_avx2_table;
+extern const qxr_conv_kernel qxr_avx2_u8, qxr_avx2_table, qxr_avx2_i16, qxr_avx2_depthwise;
 
 qxr_tile_function qxr_avx2_border_bias, qxr_avx2_threshold, qxr_avx2_rescale, qxr_avx2_add, qxr_avx2_clip,
     qxr_avx2_max_pool, qxr_avx2_sum_pool;
@@ -13,5 +13,10 @@ qxr_tile_function qxr_avx2_border_bias, qxr_avx2_threshold, qxr_avx2_rescale, qx
 int qxr_avx2_chain(const qxr_chain *chain, const qxr_tile *tile);
 void qxr_avx2_load(const qxr_tensor *tensor, const uint8_t *data, const qxr_tile *tile, int32_t *x);
 void qxr_avx2_store(const qxr_tensor *tensor, uint8_t *data, const qxr_tile *tile, const int32_t *y);
+
+/* cpu.c: what this processor and its system allow. */
+int qxr_cpu_has_avx2(void);
+int qxr_cpu_has_avx512vnni(void);
+int qxr_cpu_has_amx(void);
 
 #endif

@@ -1,7 +1,7 @@
 /* Products of rows and packed weights with AVX2. */
 #include <immintrin.h>
 
-#include "x86/rows.h"
+#include "x86/avx2.h"
 
 /* A tile of 4 pixels x 16 channels: 8 accumulators, so that weights, inputs and products stay in the 16 registers. */
 typedef struct sums {

@@ -1,7 +1,7 @@
 /* What this x86 processor and its operating system allow. */
 #include <cpuid.h>
 
-#include "x86/rows.h"
+#include "x86/avx2.h"
 
 enum { LEAF_1_OSXSAVE = 1 << 27, LEAF_1_AVX = 1 << 28 };
 

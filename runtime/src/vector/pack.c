@@ -1,5 +1,5 @@
-/* Weights in the order of the x86 convolutions, and the tiles made of their products. */
-#include "x86/rows.h"
+/* Weights in the order of the convolutions of vector instruction sets, and the tiles made of their products. */
+#include "vector/rows.h"
 
 #include <string.h>
 

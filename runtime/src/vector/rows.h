@@ -1,4 +1,4 @@
-/* Convolution as products of input rows and packed weights; what the x86 kernels share.
+/* Convolution as products of input rows and packed weights; what every vector instruction set shares.
  *
  * The inputs under a window are `outer` x `inner` segments of neighbouring elements: one a window row where its taps are
  * neighbours (no dilation, one group), else one a tap. Segments are read from the arena itself where nothing has to be
@@ -91,13 +91,5 @@ size_t qxr_rows_packed_size(const qxr_conv *conv, const qxr_row_kernel *kernel);
 void qxr_rows_pack(const qxr_conv *conv, const qxr_row_kernel *kernel, uint8_t *packed);
 void qxr_rows_tile(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_conv_buffers *buffers,
                    const qxr_tile *tile, int32_t *y);
-
-/* AVX2 kernels that other instruction sets of x86 use as they are. */
-extern const qxr_conv_kernel qxr_avx2_i16, qxr_avx2_depthwise;
-
-/* cpu.c: what this processor and its system allow. */
-int qxr_cpu_has_avx2(void);
-int qxr_cpu_has_avx512vnni(void);
-int qxr_cpu_has_amx(void);
 
 #endif

@@ -1,5 +1,6 @@
-/* Input rows for the x86 convolutions: read in place, or copied with their padding and in the width the kernel takes. */
-#include "x86/rows.h"
+/* Input rows for the convolutions of vector instruction sets: read in place, or copied with their padding and in the width
+ * the kernel takes. */
+#include "vector/rows.h"
 
 #include <string.h>
 

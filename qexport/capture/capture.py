@@ -15,7 +15,7 @@ from torch.export.graph_signature import OutputKind
 from qexport.capture import movement, norms, operators, pooling  # noqa: F401  (their handlers enter the table)
 from qexport.capture.builder import Builder, unsupported
 from qexport.capture.handlers import HANDLERS
-from qexport.capture.rearrange import shorten
+from qexport.capture.rearrange import quantize_before_pooling, shorten
 from qexport.errors import OptionError, UnsupportedOperatorError
 from qexport.ir import Graph, prune, real, verify
 from qexport.ops import Affine
@@ -72,7 +72,7 @@ def capture(
             _visit(b, node)
         elif node.op == "output":
             _outputs(b, node, exported.graph_signature)
-    graph = shorten(prune(b.graph))
+    graph = quantize_before_pooling(shorten(prune(b.graph)))
     verify(graph)
     return Captured(graph, {k: v for k, v in b.statistics.items() if k in graph.types})
 

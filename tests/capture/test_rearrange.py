@@ -1,19 +1,21 @@
-"""Chains of slices, reshapes and transposes are composed, and compute what they computed."""
+"""Rearranged networks compute what they computed."""
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qexport.capture.rearrange import shorten
+from qexport.capture.rearrange import quantize_before_pooling, shorten
 from qexport.ir import Graph, verify
-from qexport.ir.types import integer
-from qexport.ops import Clip, Op, Reshape, Slice, Transpose
+from qexport.ir.types import integer, real
+from qexport.ops import Add, Affine, Clip, MaxPool, Op, PRelu, Reshape, Slice, Step, Transpose
 from qexport.reference import interpret
+from qexport.stepfunction import StepFunction
 
 
 def _graph(shape: tuple[int, ...], *ops: Op) -> Graph:
@@ -129,3 +131,53 @@ def test_any_chain_computes_the_same(graph: Graph) -> None:
     assert len(short.nodes) <= len(graph.nodes) + 2 * sum(1 for _ in graph.find(Transpose))
     for expected, found in zip(_outputs(graph), _outputs(short), strict=True):
         assert np.array_equal(found, expected)
+
+
+STEP = Step(StepFunction.from_values(np.array([-1.0, 0.5, 3.0], np.float32), np.array([0, 1, 2, 3], np.float32)))
+POOL = MaxPool((3, 3), (2, 2), ((1, 1), (1, 1)))
+RISING = Affine((Fraction(2), Fraction(1, 3), Fraction(0)), (Fraction(1), Fraction(-2), Fraction(1, 7)))
+FALLING = Affine((Fraction(2), Fraction(-1, 3), Fraction(1)), (Fraction(1), Fraction(-2), Fraction(1, 7)))
+ORDERS = {
+    "pool": ([POOL, STEP], ["step", "max_pool"]),
+    "pool-relu": ([POOL, Clip(0, None), STEP], ["clip", "step", "max_pool"]),
+    "pool-rising": ([POOL, RISING, STEP], ["affine", "step", "max_pool"]),
+    "pool-falling": ([POOL, FALLING, STEP], ["max_pool", "affine", "step"]),
+    "pool-prelu": ([POOL, PRelu((Fraction(1, 4),) * 3), STEP], ["prelu", "step", "max_pool"]),
+    "pool-falling-prelu": ([POOL, PRelu((Fraction(-1, 4),) * 3), STEP], ["max_pool", "prelu", "step"]),
+    "two-pools": ([POOL, MaxPool((2, 2), (1, 1)), STEP], ["step", "max_pool", "max_pool"]),
+    "two-steps": ([POOL, STEP, STEP], ["step", "step", "max_pool"]),
+    "behind": ([POOL, STEP, Affine((Fraction(3),) * 3, (Fraction(1),) * 3)], ["step", "max_pool", "affine"]),
+}
+
+
+def _pixels(*ops: Op) -> tuple[Graph, np.ndarray]:
+    graph = Graph()
+    x = graph.add_input("x", real((3, 9, 10), -8.0, 8.0))
+    for i, op in enumerate(ops):
+        x = graph.add(f"n{i}", op, x)
+    graph.outputs = [x]
+    return graph, np.random.default_rng(3).uniform(-8, 8, (2, 3, 9, 10))
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_quantizers_before_pooling(name: str) -> None:
+    ops, kinds = ORDERS[name]
+    graph, x = _pixels(*ops)
+    exchanged = quantize_before_pooling(graph)
+    verify(exchanged)
+    assert _kinds(exchanged) == kinds
+    (before,), (after,) = (list(interpret(g, {"x": x}).outputs.values()) for g in (graph, exchanged))
+    assert np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("also_output", [False, True])
+def test_a_pool_that_others_read_stays(also_output: bool) -> None:
+    graph, x = _pixels(POOL, STEP)
+    if also_output:
+        graph.outputs.append("n0")
+    else:
+        graph.outputs = [graph.add("sum", Add(), "n0", "n1")]
+    exchanged = quantize_before_pooling(graph)
+    assert _kinds(exchanged) == _kinds(graph)
+    for before, after in zip(*(interpret(g, {"x": x}).outputs.values() for g in (graph, exchanged)), strict=True):
+        assert np.array_equal(before, after)

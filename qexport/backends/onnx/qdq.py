@@ -19,7 +19,7 @@ from qexport.backends.onnx.integer import FORMAT_KEY, MAX_OPSET, assemble, check
 from qexport.backends.onnx.movement import emit_slice, lower_reshape, lower_transpose
 from qexport.backends.onnx.qdq_layers import emit_layer
 from qexport.backends.onnx.qdq_state import BYTE_MAX, Coded, State
-from qexport.backends.onnx.qdq_steps import emit_step
+from qexport.backends.onnx.qdq_steps import emit_step, max_pooled
 from qexport.errors import UnsupportedOperatorError
 from qexport.ir import Graph, Node
 from qexport.ops import (
@@ -129,11 +129,7 @@ def _emit_avg_pool(s: State, node: Node, op: AvgPool) -> None:
 
 
 def _emit_max_pool(s: State, node: Node, op: MaxPool) -> None:
-    pads = [before for before, _ in op.pads] + [after for _, after in op.pads]
-    settings: dict[str, Any] = {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads}
-    if op.dilation != (1, 1):
-        settings["dilations"] = op.dilation
-    _finish_moved(s, node, lambda value: s.e.node("MaxPool", [value], "maximum", **settings))
+    _finish_moved(s, node, lambda value: max_pooled(s.e, op, value))
 
 
 def _emit_l2_norm(s: State, node: Node, op: L2Norm) -> None:

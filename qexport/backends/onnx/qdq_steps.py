@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from qexport.backends.onnx.emitter import FLOAT, INT32, UINT8
+from qexport.backends.onnx.emitter import FLOAT, INT32, UINT8, Emitter
 from qexport.backends.onnx.qdq_state import BYTE_MAX, Coded, Encoding, State
 from qexport.ir import Node
-from qexport.ops import Step
+from qexport.ops import MaxPool, Step
 from qexport.stepfunction import StepFunction
 
 TIE_SHARE = 2.0**-16
@@ -17,8 +19,12 @@ step above it, while QuantizeLinear rounds halves to even."""
 
 
 def emit_step(s: State, node: Node, op: Step) -> None:
-    """A quantizer on a float tensor."""
+    """A quantizer on a float tensor; if only a maximum pool reads it, behind the pool, with fewer values to compare."""
     function, e, x = op.function, s.e, s.real(node.inputs[0])
+    pool = s.sole_reader(node.name)
+    if pool is not None and isinstance(pool.op, MaxPool):
+        s.absorbed.add(pool.name)
+        node, x = pool, max_pooled(e, pool.op, x)
     encoding = Encoding.of(function)
     if encoding is None:
         s.notes.append(f"{node.name}: zero is no level of the quantizer; its values stay float")
@@ -32,6 +38,15 @@ def emit_step(s: State, node: Node, op: Step) -> None:
         s.notes.append(f"{node.name}: {function.n_steps} thresholds kept as float comparisons in the QDQ file")
         value = e.cast(_compared(s, x, function, encoding.targets(function)), UINT8, "codes")
     s.finish_coded(node.name, Coded(value, encoding.scale, encoding.zero_point, encoding.top))
+
+
+def max_pooled(e: Emitter, op: MaxPool, value: str) -> str:
+    """Maximum pooling of floats or bytes."""
+    pads = [before for before, _ in op.pads] + [after for _, after in op.pads]
+    settings: dict[str, Any] = {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads}
+    if op.dilation != (1, 1):
+        settings["dilations"] = op.dilation
+    return e.node("MaxPool", [value], "maximum", **settings)
 
 
 def saturated(s: State, value: str, low: int, top: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qexport.backends.onnx.emitter import INT32, INT64, Emitter, container, fits
+from qexport.backends.onnx.emitter import INT32, INT64, Emitter, fits
 from qexport.errors import AccumulatorError
 from qexport.ir import TensorType
 from qexport.ops import Add, BorderBias, Clip, Rescale
@@ -103,7 +103,7 @@ def lower_clip(e: Emitter, op: Clip, name: str) -> str:
 
 def lower_add(e: Emitter, op: Add, a: str, b: str) -> str:
     """a + b, in the result's element type where both operands fit it, else in int32."""
-    dtype = container(e.graph.types[e.scope])
+    dtype = e.carrier(e.scope)
     operands = [e.graph.types[tensor] for tensor in (a, b)]
     if not all(fits(int(t.lo.min()), int(t.hi.max()), dtype) for t in operands):
         dtype = INT32

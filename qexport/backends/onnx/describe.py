@@ -14,6 +14,7 @@ from onnx import TensorProto, ValueInfoProto, numpy_helper
 from qexport.backends.metadata import decode_metadata
 from qexport.backends.onnx.inspection import assert_integer, find_float_tensors, weight_bytes
 from qexport.backends.onnx.reader import read_onnx
+from qexport.backends.onnx.windows import BIAS, window_thresholds
 from qexport.errors import ArtifactError
 
 _COMPARISON = "/reached"
@@ -89,15 +90,24 @@ def _float_tensors(model: onnx.ModelProto) -> list[str] | None:
 
 
 def _thresholds(model: onnx.ModelProto) -> list[dict[str, Any]]:
-    """Thresholds of every quantizer that compares with constants: per step, smallest and largest over the channels."""
+    """Thresholds of every quantizer that compares with constants: per step, smallest and largest over the channels.
+
+    They are those the file compares with: of the accumulator, or of a sum in the units of its plain form (sums.py).
+    """
     constants = {t.name: t for t in model.graph.initializer}
     ranges: dict[str, list[list[float]]] = {}
     steps: Counter[str] = Counter()
     for node in model.graph.node:
         name, found, _ = node.output[0].rpartition(_COMPARISON)
-        if found and node.op_type == "GreaterOrEqual" and node.input[1] in constants:
-            ranges.setdefault(name, []).append(_range(numpy_helper.to_array(constants[node.input[1]])))
-            steps[name] += 1
+        if not found or node.input[1] not in constants:
+            continue
+        values = numpy_helper.to_array(constants[node.input[1]])
+        if node.op_type == "Greater":
+            values = window_thresholds(values, numpy_helper.to_array(constants[f"{name}{BIAS}"]))
+        elif node.op_type != "GreaterOrEqual":
+            continue
+        ranges.setdefault(name, []).append(_range(values))
+        steps[name] += 1
     for tensor in constants.values():
         name, found, rest = tensor.name.rpartition(_BARS)
         if found and not rest:

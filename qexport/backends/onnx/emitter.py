@@ -56,6 +56,7 @@ class Emitter:
         nodes, initializers: what was emitted, in order.
         scope: IR node being lowered; helper values are named after it.
         memo: values derived from a tensor that several consumers share, by (tensor, role).
+        as_uint8: tensors that are kept as uint8 where they fit, since that is what their readers want.
     """
 
     def __init__(self, graph: Graph, opset: int) -> None:
@@ -64,6 +65,7 @@ class Emitter:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.memo: dict[Hashable, str] = {}
+        self.as_uint8: set[str] = set()
         self._dtypes: dict[str, np.dtype] = {}
         self._taken = set(graph.types)
         self.scope = ""
@@ -71,6 +73,12 @@ class Emitter:
     def enter(self, node_name: str) -> None:
         """Name helper values after this IR node from now on."""
         self.scope = node_name
+
+    def carrier(self, tensor: str) -> np.dtype:
+        """Element type of the value that carries an IR tensor."""
+        tensor_type = self.graph.types[tensor]
+        preferred = tensor in self.as_uint8 and fits(int(tensor_type.lo.min()), int(tensor_type.hi.max()), UINT8)
+        return UINT8 if preferred else container(tensor_type)
 
     def declare(self, value: str, dtype: np.dtype) -> None:
         """State the element type of a graph input."""

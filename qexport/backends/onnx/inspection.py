@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx
-from onnx import AttributeProto, TensorProto, inliner, shape_inference
+from onnx import AttributeProto, TensorProto, inliner, numpy_helper, shape_inference
 
 from qexport.errors import ArtifactError
 
@@ -14,6 +14,10 @@ FLOAT_ELEMENTS = frozenset(
 )
 """Every element type that is not an integer, a boolean or a string."""
 
+UNIT_SCALES = {"QLinearConv": (1, 4, 6)}
+"""Inputs that are scales, by operator. The number 1 there changes nothing, so it is not counted as a float
+(docs/decisions/008-unit-scale-convolutions.md)."""
+
 WEIGHT_ROLE = "/weight"
 """Weight initializers are named <layer>/weight, with suffixes for further fields, digits and tables."""
 
@@ -21,8 +25,8 @@ WEIGHT_ROLE = "/weight"
 def find_float_tensors(model: onnx.ModelProto) -> list[str]:
     """Names of all values of a float type: inputs, outputs, initializers, constants and every node output.
 
-    Local functions are inlined and subgraphs visited. A value whose type cannot be inferred is listed too, since
-    it may be a float.
+    Left out are scales of QLinearConv that are the constant 1 and have no other reader. Local functions are inlined
+    and subgraphs visited. A value whose type cannot be inferred is listed too, since it may be a float.
 
     Raises:
         ArtifactError: the model is inconsistent, so types cannot be inferred.
@@ -37,10 +41,11 @@ def find_float_tensors(model: onnx.ModelProto) -> list[str]:
         elements.update({t.values.name: t.values.data_type for t in graph.sparse_initializer})
         for info in (*graph.input, *graph.output, *graph.value_info):
             elements[info.name] = info.type.tensor_type.elem_type
+        units = _unit_scales(graph)
         made = [name for node in graph.node for name in node.output if name]
         for name in dict.fromkeys([*elements, *made]):
             element = elements.get(name, TensorProto.UNDEFINED)
-            if element in FLOAT_ELEMENTS or element == TensorProto.UNDEFINED:
+            if name not in units and (element in FLOAT_ELEMENTS or element == TensorProto.UNDEFINED):
                 found.append(name)
     return found
 
@@ -56,8 +61,21 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 yield from _graphs(inner)
 
 
+def _unit_scales(graph: onnx.GraphProto) -> set[str]:
+    """Initializers that are 1 and are read as scales only."""
+    scales, others = set[str](), {info.name for info in graph.output}
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            is_scale = i in UNIT_SCALES.get(node.op_type, ()) and node.domain in ("", "ai.onnx")
+            (scales if is_scale else others).add(name)
+    # Initializers that are inputs as well are defaults, which a caller may replace.
+    others.update(info.name for info in graph.input)
+    constants = [t for t in graph.initializer if t.name in scales - others]
+    return {t.name for t in constants if bool((numpy_helper.to_array(t) == 1).all())}
+
+
 def assert_integer(model: onnx.ModelProto) -> None:
-    """Check that the model computes in integers only (DESIGN 4.8).
+    """Check that the model computes in integers only (DESIGN 4.8); scales of 1 are no computation.
 
     Raises:
         ArtifactError: naming the float values and the nodes that make them.

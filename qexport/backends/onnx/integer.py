@@ -10,7 +10,7 @@ import onnx
 from onnx import helper
 
 from qexport.backends.onnx.arithmetic import lower_add, lower_border_bias, lower_clip, lower_rescale
-from qexport.backends.onnx.emitter import ELEMENT, INT32, Emitter, container
+from qexport.backends.onnx.emitter import ELEMENT, INT32, Emitter
 from qexport.backends.onnx.movement import (
     lower_concat,
     lower_max_pool,
@@ -22,7 +22,9 @@ from qexport.backends.onnx.movement import (
 )
 from qexport.backends.onnx.norm import lower_l2_norm
 from qexport.backends.onnx.products import lower_conv2d, lower_linear
+from qexport.backends.onnx.sums import plain_sums
 from qexport.backends.onnx.threshold import lower_threshold
+from qexport.backends.onnx.windows import byte_inputs, find_windows, lower_window
 from qexport.errors import OptionError
 from qexport.ir import Graph, verify
 
@@ -31,6 +33,9 @@ MIN_OPSET, MAX_OPSET = 18, 25
 
 TENSORS_KEY = "qexport.tensors"
 """metadata_props key of the JSON list of values that carry IR tensors, in order."""
+
+ABSORBED_KEY = "qexport.absorbed"
+"""metadata_props key of the JSON list of IR tensors that no value carries, since an operator of theirs does more."""
 
 FORMAT_KEY = "qexport.format"
 """metadata_props key of the flavour: "onnx" or "onnx-qdq"."""
@@ -59,7 +64,9 @@ def to_onnx(graph: Graph, *, metadata: Mapping[str, str], opset: int = MAX_OPSET
     """Write an integer graph as an ONNX model that computes the same integers.
 
     Every IR tensor X is the value X of the model, [N, *shape] with a dynamic batch axis N: int8 or uint8 where the
-    proven range fits, else int32; graph outputs are int32. No value has a float type.
+    proven range fits, else int32; graph outputs are int32. Accumulators and sums that only a threshold reads may be
+    absorbed (windows.py, sums.py); ABSORBED_KEY names them. No value has a float type but the constant 1 that
+    QLinearConv takes as its scales.
 
     Args:
         graph: verified integer graph.
@@ -76,15 +83,25 @@ def to_onnx(graph: Graph, *, metadata: Mapping[str, str], opset: int = MAX_OPSET
     """
     check_opset(opset)
     verify(graph, require_integer=True)
+    names, graph = [node.name for node in graph.nodes], plain_sums(graph)
     e = Emitter(graph, opset)
-    for name, tensor_type in graph.inputs.items():
-        e.declare(name, container(tensor_type))
+    windows = find_windows(graph)
+    fused = {window.conv.name for window in windows.values()}
+    e.as_uint8 = byte_inputs(graph, windows)
+    for name in graph.inputs:
+        e.declare(name, e.carrier(name))
+    carried = [name for name in names if name in graph.types and name not in fused]
+    absorbed = [name for name in names if name not in carried]
     for node in graph.nodes:
+        if node.name in fused:
+            continue
         e.enter(node.name)
-        value = LOWERINGS[node.op.kind](e, node.op, *node.inputs)
-        dtype = INT32 if node.name in graph.outputs else container(graph.types[node.name])
-        e.bind(value, node.name, dtype)
-    return assemble(e, {**metadata, FORMAT_KEY: "onnx"}, [node.name for node in graph.nodes])
+        if node.name in windows:
+            value = lower_window(e, windows[node.name])
+        else:
+            value = LOWERINGS[node.op.kind](e, node.op, *node.inputs)
+        e.bind(value, node.name, INT32 if node.name in graph.outputs else e.carrier(node.name))
+    return assemble(e, {**metadata, FORMAT_KEY: "onnx", ABSORBED_KEY: json.dumps(absorbed)}, carried)
 
 
 def check_opset(opset: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qexport.backends.onnx.emitter import INT32, INT64, Emitter, container
+from qexport.backends.onnx.emitter import INT32, INT64, Emitter
 from qexport.ops import Concat, MaxPool, Pad, Reshape, Slice, SumPool, Transpose
 from qexport.ops.pool import Pool
 
@@ -114,7 +114,7 @@ def lower_pad(e: Emitter, op: Pad, name: str) -> str:
 
 def lower_concat(e: Emitter, op: Concat, *names: str) -> str:
     """Concatenation in the element type of the result."""
-    dtype = container(e.graph.types[e.scope])
+    dtype = e.carrier(e.scope)
     return e.node("Concat", [e.cast(name, dtype) for name in names], "joined", axis=1 + op.axis)
 
 

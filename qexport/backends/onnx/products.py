@@ -3,12 +3,14 @@
 What ONNX Runtime multiplies fast are int8 activations with uint8 weights (ConvInteger) and uint8 activations with
 int8 weights (MatMulInteger). On x86 processors without VNNI its kernels for that pair add two neighbouring products
 in a *saturating* int16, so operands are kept so small that 2 * |unsigned| * |signed| stays below 2**15; wider
-weights are cut into digits that do, and the partial sums are combined by Horner's rule
+weights are cut into digits that do, and the partial sums are combined by Horner's rule. Two unsigned bytes are
+multiplied exactly everywhere, so convolutions take that pair where it needs fewer products
 (docs/decisions/002-onnx-integer-forms.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,14 +69,15 @@ class Kernel(Protocol):
 
 
 class ConvKernel:
-    """ConvInteger on int8 activations of magnitude `peak` and uint8 weights.
+    """ConvInteger on int8 activations of magnitude `peak`, or on uint8 activations (peak 0), and uint8 weights.
 
     `ranges` are the types whose sums must fit int32: of the input, or of what its digits add up to.
     """
 
     def __init__(self, e: Emitter, op: Conv2d, ranges: list[TensorType], peak: int) -> None:
         self._e, self._op, self._ranges = e, op, ranges
-        self._span = min(PAIR_LIMIT // (2 * peak), BYTE - 1)
+        self._span = min(PAIR_LIMIT // (2 * peak), BYTE - 1) if peak else BYTE - 1
+        self._activation = INT8 if peak else UINT8
         self.radix = _power_of_two(self._span + 1)
 
     def accepts(self, levels: Levels) -> bool:
@@ -89,7 +92,7 @@ class ConvKernel:
         value, groups = self._merge_groups(weight)
         inputs = [x.value, value]
         if x.zero_point or weight.zero_point:
-            inputs.append(e.constant(np.array(x.zero_point, INT8)) if x.zero_point else "")
+            inputs.append(e.constant(np.array(x.zero_point, self._activation)) if x.zero_point else "")
         if weight.zero_point:
             inputs.append(e.constant(np.array(weight.zero_point, UINT8)))
         pads = [before for before, _ in op.pads] + [after for _, after in op.pads]
@@ -149,7 +152,7 @@ class LinearKernel:
 def lower_conv2d(e: Emitter, op: Conv2d, name: str) -> str:
     """Exact int32 accumulator of a convolution, for activations and weights of any width."""
     x = e.graph.types[name]
-    lo, hi = _range_with_zero(x)
+    lo, hi = range_with_zero(x)
     if hi - lo >= BYTE:
         digits = _activation_digits(e, name, lo, hi)
         # Leading digits alone are x less its lower digits, rounded down; lower digits alone are bytes.
@@ -159,15 +162,18 @@ def lower_conv2d(e: Emitter, op: Conv2d, name: str) -> str:
     info = np.iinfo(INT8)
     offset = max(hi - info.max, 0) + min(lo - info.min, 0)
     kernel = ConvKernel(e, op, [x], max(hi - offset, offset - lo, 1))
-    return _product(e, kernel, [_moved(e, name, offset, INT8)], op.weight)
+    unsigned, whole = ConvKernel(e, op, [x], 0), Levels(op.weight.array.astype(np.int64), op.weight.level_set)
+    if _digit_count(unsigned, whole) < _digit_count(kernel, whole):
+        return _product(e, unsigned, [emit_byte(e, name, lo, UINT8)], op.weight)
+    return _product(e, kernel, [emit_byte(e, name, offset, INT8)], op.weight)
 
 
 def lower_linear(e: Emitter, op: Linear, name: str) -> str:
     """Exact int32 accumulator of a fully connected layer; a plain int32 MatMul for activations beyond a byte."""
     x = e.graph.types[name]
-    lo, hi = _range_with_zero(x)
+    lo, hi = range_with_zero(x)
     if hi - lo < BYTE:
-        return _product(e, LinearKernel(e, x, max(hi - lo, 1)), [_moved(e, name, lo, UINT8)], op.weight)
+        return _product(e, LinearKernel(e, x, max(hi - lo, 1)), [emit_byte(e, name, lo, UINT8)], op.weight)
     levels = emit_levels(e, Levels(op.weight.array.astype(np.int64), op.weight.level_set), INT32)
     weight = e.node("Transpose", [levels], "weight_io", perm=[1, 0])  # [O, I] -> [I, O]
     return e.node("MatMul", [e.cast(name, INT32), weight], "acc")
@@ -182,12 +188,12 @@ def _in_int32(lo: NDArray, hi: NDArray) -> bool:
     return bool(lo.min() >= INT32_MIN and hi.max() <= INT32_MAX)
 
 
-def _range_with_zero(x: TensorType) -> tuple[int, int]:
+def range_with_zero(x: TensorType) -> tuple[int, int]:
     """Proven range of a tensor, with zero: the zero point of a byte operand must be a byte itself."""
     return min(0, int(x.lo.min())), max(0, int(x.hi.max()))
 
 
-def _moved(e: Emitter, name: str, offset: int, dtype: np.dtype) -> Operand:
+def emit_byte(e: Emitter, name: str, offset: int, dtype: np.dtype) -> Operand:
     """tensor - offset as a byte; emitted once for all readers of the tensor."""
     key = (name, offset, dtype)
     if key not in e.memo:
@@ -247,17 +253,28 @@ def _weight_digits(e: Emitter, kernel: Kernel, whole: Levels) -> tuple[list[Leve
 
     Weights from a level set keep one packed copy of their codes, from which each digit is looked up.
     """
-    half = kernel.radix // 2
-    choices = [(balanced_digits(whole.array, kernel.radix), kernel.radix), (truncated_digits(whole.array, half), half)]
-    proven = [_horner_fits(kernel, digits, radix) for digits, radix in choices]
-    chosen = proven.index(True) if any(proven) else 0
-    digits, radix = choices[chosen]
+    cut, radix, proven = _weight_cut(kernel, whole)
+    digits = cut(whole.array, radix)
     if whole.allowed is None:
-        return [Levels(digit) for digit in digits], radix, any(proven)
+        return [Levels(digit) for digit in digits], radix, proven
     codes = emit_set_codes(e, whole)
-    cut = (balanced_digits, truncated_digits)[chosen]
     tables = cut(np.array(whole.allowed, np.int64), radix)[: len(digits)]
-    return [Levels(d, None, codes, t) for d, t in zip(digits, tables, strict=True)], radix, any(proven)
+    return [Levels(d, None, codes, t) for d, t in zip(digits, tables, strict=True)], radix, proven
+
+
+def _weight_cut(kernel: Kernel, whole: Levels) -> tuple[Callable[..., list[NDArray[np.int64]]], int, bool]:
+    """How to cut the weights, the base, and whether the Horner combination of the digits is proven to fit int32."""
+    choices = [(balanced_digits, kernel.radix), (truncated_digits, kernel.radix // 2)]
+    proven = [_horner_fits(kernel, cut(whole.array, radix), radix) for cut, radix in choices]
+    return *choices[proven.index(True) if any(proven) else 0], any(proven)
+
+
+def _digit_count(kernel: Kernel, whole: Levels) -> int:
+    """How many products the weights take."""
+    if kernel.accepts(whole):
+        return 1
+    cut, radix, _ = _weight_cut(kernel, whole)
+    return len(cut(whole.array, radix))
 
 
 def _horner_fits(kernel: Kernel, digits: list[NDArray[np.int64]], radix: int) -> bool:

@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-from qexport.backends.onnx.integer import TENSORS_KEY
+from qexport.backends.onnx.integer import ABSORBED_KEY, TENSORS_KEY
 from qexport.errors import ArtifactError, DataError
 
 _ERRORS_ONLY = 3
@@ -90,8 +90,13 @@ def ir_tensors(model: onnx.ModelProto) -> list[str]:
     raise ArtifactError("the model does not name its IR tensors", expected=f"metadata_props entry {TENSORS_KEY}")
 
 
+def absorbed_tensors(model: onnx.ModelProto) -> list[str]:
+    """Names of the IR tensors that no value of an integer model carries; [] where its metadata names none."""
+    return [name for prop in model.metadata_props if prop.key == ABSORBED_KEY for name in json.loads(prop.value)]
+
+
 def run_all_tensors(model: onnx.ModelProto, feeds: Mapping[str, NDArray], optimized: bool = True) -> dict[str, NDArray]:
-    """Run a model written by qexport and return every IR tensor, inputs left out.
+    """Run a model written by qexport and return every IR tensor it carries, inputs left out.
 
     An in-memory copy gets every IR tensor as an output; the model itself is unchanged.
 

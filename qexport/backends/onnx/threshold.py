@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qexport.backends.onnx.emitter import INT8, INT32, UINT8, Emitter, container, fits
+from qexport.backends.onnx.emitter import INT8, INT32, UINT8, Emitter, fits
 from qexport.ir import TensorType
 from qexport.ir.types import INT32_MAX
 from qexport.ops import Threshold
@@ -52,18 +53,27 @@ def lower_threshold(e: Emitter, op: Threshold, name: str) -> str:
     plan = comparisons(op, x)
     if plan.gaps.size >= SEARCH_FROM and np.all(x.hi < INT32_MAX):
         return _binary_search(e, op, compared, len(x.shape))
-    return _comparison_sum(e, plan, compared, x)
-
-
-def _comparison_sum(e: Emitter, plan: Comparisons, compared: str, x: TensorType) -> str:
     rank = len(x.shape)
+    return comparison_sum(e, plan, compared, lambda i: _at_least(e, compared, plan.bars[:, i], rank), rank)
+
+
+def comparison_sum(e: Emitter, plan: Comparisons, compared: str, reached: Callable[[int], str], rank: int) -> str:
+    """base + turn * sum of the increments of the steps that are reached.
+
+    Args:
+        e: the emitter.
+        plan: increments, base and turn.
+        compared: the value that is compared, for its shape.
+        reached: emits the comparison of one step, a boolean value.
+        rank: axes of a sample.
+    """
     gaps, turn = plan.gaps, plan.turn
     if gaps.size and np.all(gaps == gaps[0]):  # one multiplication at the end instead of one a step
         gaps, turn = np.ones_like(gaps), turn * gaps[0]
-    dtype = _sum_dtype(gaps, turn, plan.base, container(e.graph.types[e.scope]))
+    dtype = _sum_dtype(gaps, turn, plan.base, e.carrier(e.scope))
     total = ""
     for i, gap in enumerate(gaps.tolist()):
-        part = e.cast(_at_least(e, compared, plan.bars[:, i], rank), dtype, "step")
+        part = e.cast(reached(i), dtype, "step")
         if gap != 1:
             part = e.node("Mul", [part, e.constant(np.array(gap, dtype))], "gap")
         total = e.node("Add", [total, part], "steps") if total else part
@@ -122,7 +132,7 @@ def _binary_search(e: Emitter, op: Threshold, compared: str, rank: int) -> str:
 
 def _levels_by_table(e: Emitter, op: Threshold, count: str, rank: int) -> str:
     """levels[count], or levels[n - count] for channels of sign -1, by one Gather."""
-    levels = op.levels.astype(container(e.graph.types[e.scope]))
+    levels = op.levels.astype(e.carrier(e.scope))
     negative = op.sign < 0
     table = np.concatenate([levels, levels[::-1]])
     if negative.any():

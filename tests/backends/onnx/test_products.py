@@ -171,16 +171,26 @@ def test_every_opset_and_stored_bytes(check_equal, one_op, rng, levels, opset):
 
 
 def operand_peaks(model: onnx.ModelProto, x: np.ndarray) -> list[tuple[int, int]]:
-    """Largest magnitudes of the two byte operands of every product while the model runs."""
+    """Largest magnitudes of the two byte operands of every product of unlike signedness while the model runs."""
     products = [node for node in model.graph.node if node.op_type in ("ConvInteger", "MatMulInteger")]
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     known = {"x"} | {tensor.name for tensor in model.graph.initializer}
     made = sorted({name for node in products for name in node.input[:2]} - known)
     exposed.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in made)
-    values = run_session(open_session(exposed), {"x": x}) | {"x": x}
+    values = run_session(open_session(exposed), {"x": x}) | {"x": x.astype(element(model.graph.input[0]))}
     values |= {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    return [tuple(int(np.abs(values[name].astype(np.int64)).max()) for name in node.input[:2]) for node in products]
+    pairs = [[values[name] for name in node.input[:2]] for node in products]
+    return [tuple(int(np.abs(v.astype(np.int64)).max()) for v in pair) for pair in pairs if not _unsigned(*pair)]
+
+
+def element(info: onnx.ValueInfoProto) -> np.dtype:
+    return onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+
+
+def _unsigned(a: np.ndarray, b: np.ndarray) -> bool:
+    """Two unsigned bytes, whose products no kernel adds in 16 bits."""
+    return a.dtype == b.dtype == np.uint8
 
 
 @pytest.mark.parametrize("levels", ["int8", "any16", "int4"])
@@ -194,5 +204,5 @@ def test_two_products_never_saturate_int16(check_equal, one_op, rng, levels, spa
     x = rng.integers(lo, hi + 1, (1, *shape))
     x.flat[:2] = lo, hi
     peaks = operand_peaks(check_equal(one_op(op, shape, lo, hi), {"x": x}), x)
-    assert peaks
+    assert peaks or kind == "conv"
     assert all(2 * a * b < 2**15 for a, b in peaks)

@@ -21,12 +21,14 @@ from qexport.backends.onnx.movement import (
     lower_transpose,
 )
 from qexport.backends.onnx.norm import lower_l2_norm
-from qexport.backends.onnx.products import lower_conv2d, lower_linear
+from qexport.backends.onnx.products import lower_linear, range_with_zero
 from qexport.backends.onnx.sums import plain_sums
 from qexport.backends.onnx.threshold import lower_threshold
-from qexport.backends.onnx.windows import byte_inputs, find_windows, lower_window
+from qexport.backends.onnx.unfolded import is_unfolded, lower_convolution
+from qexport.backends.onnx.windows import find_windows, lower_window
 from qexport.errors import OptionError
 from qexport.ir import Graph, verify
+from qexport.ops import Conv2d
 
 MIN_OPSET, MAX_OPSET = 18, 25
 """Operator set versions that are written: 18 has every operator used, 25 the packed 2-bit type."""
@@ -45,7 +47,7 @@ LOWERINGS: dict[str, Callable[..., str]] = {
     "border_bias": lower_border_bias,
     "clip": lower_clip,
     "concat": lower_concat,
-    "conv2d": lower_conv2d,
+    "conv2d": lower_convolution,
     "l2_norm": lower_l2_norm,
     "linear": lower_linear,
     "max_pool": lower_max_pool,
@@ -87,7 +89,7 @@ def to_onnx(graph: Graph, *, metadata: Mapping[str, str], opset: int = MAX_OPSET
     e = Emitter(graph, opset)
     windows = find_windows(graph)
     fused = {window.conv.name for window in windows.values()}
-    e.as_uint8 = byte_inputs(graph, windows)
+    e.as_uint8 = _read_as_uint8(graph, fused)
     for name in graph.inputs:
         e.declare(name, e.carrier(name))
     carried = [name for name in names if name in graph.types and name not in fused]
@@ -102,6 +104,17 @@ def to_onnx(graph: Graph, *, metadata: Mapping[str, str], opset: int = MAX_OPSET
             value = LOWERINGS[node.op.kind](e, node.op, *node.inputs)
         e.bind(value, node.name, INT32 if node.name in graph.outputs else e.carrier(node.name))
     return assemble(e, {**metadata, FORMAT_KEY: "onnx", ABSORBED_KEY: json.dumps(absorbed)}, carried)
+
+
+def _read_as_uint8(graph: Graph, fused: set[str]) -> set[str]:
+    """Tensors without negative values that a convolution reads as uint8."""
+    found = set()
+    for node in graph.find(Conv2d):
+        assert isinstance(node.op, Conv2d)
+        x = graph.types[node.inputs[0]]
+        if range_with_zero(x)[0] == 0 and (node.name in fused or is_unfolded(node.op, x, graph.types[node.name])):
+            found.add(node.inputs[0])
+    return found
 
 
 def check_opset(opset: int) -> None:

@@ -42,6 +42,11 @@ class Operand:
     zero_point: int
 
 
+def signed_weight_limit(peak: int) -> int:
+    """Largest magnitude of int8 weights on uint8 activations up to `peak`; below 0 where those are no bytes."""
+    return min(PAIR_LIMIT // (2 * max(peak, 1)), BYTE // 2 - 1) if peak < BYTE else -1
+
+
 class Kernel(Protocol):
     """One integer product operator of ONNX with the settings of one layer.
 
@@ -128,7 +133,7 @@ class LinearKernel:
 
     def __init__(self, e: Emitter, x: TensorType, peak: int) -> None:
         self._e, self._x = e, x
-        self._magnitude = min(PAIR_LIMIT // (2 * peak), BYTE // 2 - 1)
+        self._magnitude = signed_weight_limit(peak)
         self.radix = _power_of_two(2 * self._magnitude + 1)
 
     def accepts(self, levels: Levels) -> bool:

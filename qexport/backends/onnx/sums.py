@@ -35,7 +35,8 @@ MOST_VALUES = 2**12
 LARGEST_SHIFT = 24
 """With thresholds and operands of 32 bits, the dividend of (2) then stays in 63 bits."""
 
-SCALES_TRIED = 8
+SCALES_COMPARED, SCALES_TRIED = 4096, 4
+"""Values of L near the largest, and how many are tried of those at which D / L comes nearest to the ratio."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,11 +174,9 @@ def fit_gains(
     lo, hi = ends
     reach = max(abs(lo), abs(hi), 1) + (abs(slope) + 1) * max(abs(int(values[0])), abs(int(values[-1])), 1) + 1
     largest = int(INT32_MAX // (2 * reach))
-    for k in range(SCALES_TRIED):
-        gain = largest - k * (largest // 64)
-        if gain < 1:
-            return None
-        other = round(slope * gain)
+    gains = np.arange(largest, max(largest - SCALES_COMPARED, 0), -1)
+    best = gains[np.argsort(np.abs(slope * gains - np.rint(slope * gains)), kind="stable")][:SCALES_TRIED]
+    for gain, other in zip(best.tolist(), np.rint(slope * best).astype(np.int64).tolist(), strict=True):
         moved = other * values
         above = np.where(starts <= hi, gain * starts + moved, INT32_MAX).min(axis=1)
         below = np.where(starts > lo, gain * (starts - 1) + moved, -INT32_MAX).max(axis=1)

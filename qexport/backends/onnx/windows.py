@@ -13,14 +13,13 @@ ONNX Runtime packs the weights of a QLinearConv once, those of a ConvInteger at 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qexport.backends.onnx.emitter import FLOAT, INT8, UINT8, Emitter
-from qexport.backends.onnx.products import PAIR_LIMIT, emit_byte, range_with_zero
+from qexport.backends.onnx.products import emit_byte, range_with_zero, signed_weight_limit
 from qexport.backends.onnx.threshold import SEARCH_FROM, Comparisons, comparison_sum
 from qexport.backends.onnx.weights import Levels, emit_levels
 from qexport.ir import Graph, Node, TensorType
@@ -66,11 +65,6 @@ def find_windows(graph: Graph) -> dict[str, Window]:
     return found
 
 
-def byte_inputs(graph: Graph, windows: Mapping[str, Window]) -> set[str]:
-    """Tensors that a QLinearConv reads as they are, so that they are best kept as uint8."""
-    return {w.conv.inputs[0] for w in windows.values() if int(graph.types[w.conv.inputs[0]].lo.min()) >= 0}
-
-
 def lower_window(e: Emitter, window: Window) -> str:
     """QLinearConv and the comparisons of its bytes; returns the value of the codes."""
     conv = window.conv.op
@@ -113,8 +107,7 @@ def _window(graph: Graph, conv: Node, threshold: Node) -> Window | None:
     assert isinstance(op, Conv2d) and isinstance(steps, Threshold)
     x, acc = graph.types[conv.inputs[0]], graph.types[conv.name]
     lo, hi = range_with_zero(x)
-    largest = int(np.abs(op.weight.array).max())
-    if hi - lo > BYTE_MAX or largest > np.iinfo(INT8).max or 2 * (hi - lo) * largest > PAIR_LIMIT:
+    if int(np.abs(op.weight.array).max()) > signed_weight_limit(hi - lo):
         return None
     if op.groups not in (1, acc.channels) or steps.levels.size > SEARCH_FROM:
         return None

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from qexport.backends.onnx import unfolded
 from qexport.backends.onnx.inspection import assert_integer
 from qexport.backends.onnx.integer import to_onnx
 from qexport.backends.onnx.session import absorbed_tensors, open_session, run_all_tensors, run_session
@@ -38,6 +39,13 @@ def _check_equal(graph: Graph, feeds: dict[str, np.ndarray], opset: int = 25) ->
 def check_equal() -> Check:
     """Convert, check, and compare every tensor with the interpreter, optimizations on and off; returns the model."""
     return _check_equal
+
+
+@pytest.fixture
+def never_unfolded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions of the small images of tests as ConvInteger, as larger images have them."""
+    for limit in ("FEW_POSITIONS", "SMALL_IMAGE"):
+        monkeypatch.setattr(unfolded, limit, 0)
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_types_and_metadata():
     assert model.producer_name == "qexport" and model.producer_version
     assert list(props) == sorted(props)
     values = run_all_tensors(model, image(1))
-    assert values["act"].dtype == np.int8 and values["stem"].dtype == np.int32 and values["logits"].dtype == np.int32
+    assert values["act"].dtype == np.uint8 and values["stem"].dtype == np.int32 and values["logits"].dtype == np.int32
 
 
 @pytest.mark.parametrize("opset", [MIN_OPSET, MAX_OPSET])

@@ -37,6 +37,14 @@ LEVEL_SETS: dict[str, tuple[tuple[int, ...] | None, int]] = {
 RANGES = {"codes": (0, 3), "signed": (-4, 4), "int8": (-128, 127), "uint8": (0, 255), "skewed": (-20, 230)}
 
 
+@pytest.fixture(params=["ConvInteger", "MatMulInteger"])
+def form(request: pytest.FixtureRequest) -> str:
+    """Both operators of convolutions: the images here are so small that the first would not be chosen."""
+    if request.param == "ConvInteger":
+        request.getfixturevalue("never_unfolded")
+    return request.param
+
+
 def make_weight(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Weight:
     levels, bits = LEVEL_SETS[name]
     if levels is not None:
@@ -80,7 +88,7 @@ def conv(rng: np.random.Generator, levels: str, g: Geometry) -> Conv2d:
 
 @pytest.mark.parametrize("levels", LEVEL_SETS)
 @pytest.mark.parametrize("span", RANGES)
-def test_conv_widths(check_equal, one_op, rng, levels, span):
+def test_conv_widths(form, check_equal, one_op, rng, levels, span):
     lo, hi = RANGES[span]
     op = conv(rng, levels, GEOMETRIES["same"])
     graph = one_op(op, (4, 7, 6), lo, hi)
@@ -90,12 +98,13 @@ def test_conv_widths(check_equal, one_op, rng, levels, span):
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("levels", ["binary", "ternary", "int8", "any16"])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_conv_geometries(check_equal, one_op, rng, levels, geometry, batch):
+def test_conv_geometries(form, check_equal, one_op, rng, levels, geometry, batch):
     g = GEOMETRIES[geometry]
     graph = one_op(conv(rng, levels, g), (g.channels[0], 9, 8), 0, 255)
     check_equal(graph, {"x": rng.integers(0, 256, (batch, g.channels[0], 9, 8))})
 
 
+@pytest.mark.usefixtures("never_unfolded")
 @pytest.mark.parametrize(
     ("lo", "hi"),
     [
@@ -117,6 +126,7 @@ def test_conv_wide_activations(check_equal, one_op, rng, levels, lo, hi):
     check_equal(one_op(op, (1, 5, 5), lo, hi), {"x": x})
 
 
+@pytest.mark.usefixtures("never_unfolded")
 @pytest.mark.parametrize("sign", [1, -1])
 def test_conv_at_the_edge_of_int32(check_equal, one_op, sign):
     """Widest weights: the total just fits int32, so balanced digits leave it and truncated ones are taken."""
@@ -153,12 +163,14 @@ def test_linear_wide_activations(check_equal, one_op, rng, levels):
     check_equal(graph, {"x": rng.integers(-(2**14), 2**14 + 1, (3, 17))})
 
 
+@pytest.mark.usefixtures("never_unfolded")
 @pytest.mark.parametrize("fill", [0, 1])
 def test_constant_weights(check_equal, one_op, fill):
     graph = one_op(Linear(Weight(np.full((3, 4), fill, np.int32))), (4,), 0, 255)
     check_equal(graph, {"x": np.arange(8).reshape(2, 4)})
 
 
+@pytest.mark.usefixtures("never_unfolded")
 @pytest.mark.parametrize("opset", range(MIN_OPSET, MAX_OPSET + 1))
 @pytest.mark.parametrize("levels", LEVEL_SETS)
 def test_every_opset_and_stored_bytes(check_equal, one_op, rng, levels, opset):
@@ -196,7 +208,7 @@ def _unsigned(a: np.ndarray, b: np.ndarray) -> bool:
 @pytest.mark.parametrize("levels", ["int8", "any16", "int4"])
 @pytest.mark.parametrize("span", RANGES)
 @pytest.mark.parametrize("kind", ["conv", "linear"])
-def test_two_products_never_saturate_int16(check_equal, one_op, rng, levels, span, kind):
+def test_two_products_never_saturate_int16(form, check_equal, one_op, rng, levels, span, kind):
     """Kernels without VNNI add two products in a saturating int16; the operands written must not reach it."""
     lo, hi = RANGES[span]
     shape = (4, 4, 4) if kind == "conv" else (16,)
@@ -206,3 +218,21 @@ def test_two_products_never_saturate_int16(check_equal, one_op, rng, levels, spa
     peaks = operand_peaks(check_equal(one_op(op, shape, lo, hi), {"x": x}), x)
     assert peaks or kind == "conv"
     assert all(2 * a * b < 2**15 for a, b in peaks)
+
+
+def test_small_images_are_unfolded(check_equal, one_op, rng):
+    """Up to 64 positions always, up to 256 where windows have several pixels, and never in groups."""
+
+    def operators(g: Geometry, extent: int) -> set[str]:
+        graph = one_op(conv(rng, "ternary", g), (g.channels[0], extent, extent), 0, 3)
+        model = check_equal(graph, {"x": rng.integers(0, 4, (2, g.channels[0], extent, extent))})
+        return {node.op_type for node in model.graph.node} & {"ConvInteger", "MatMulInteger"}
+
+    for name, extent, found in [
+        ("pointwise", 8, "MatMulInteger"),
+        ("pointwise", 9, "ConvInteger"),
+        ("same", 16, "MatMulInteger"),
+        ("same", 17, "ConvInteger"),
+        ("grouped", 4, "ConvInteger"),
+    ]:
+        assert operators(GEOMETRIES[name], extent) == {found}, (name, extent)

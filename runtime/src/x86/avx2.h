@@ -5,7 +5,7 @@
 #include "scalar/scalar.h"
 #include "vector/rows.h"
 
-extern const qxr_conv_kernel qxr_avx2_u8, qxr_avx2_table, qxr_avx2_i16, qxr_avx2_depthwise;
+extern const qxr_conv_kernel qxr_avx2_u8, qxr_avx2_table, qxr_avx2_winograd, qxr_avx2_i16, qxr_avx2_depthwise;
 
 qxr_tile_function qxr_avx2_border_bias, qxr_avx2_threshold, qxr_avx2_rescale, qxr_avx2_add, qxr_avx2_clip,
     qxr_avx2_max_pool, qxr_avx2_sum_pool;

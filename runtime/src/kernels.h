@@ -57,7 +57,7 @@ typedef struct qxr_conv_kernel {
 typedef struct qxr_chain {
     const qxr_model *model;
     uint8_t *arena;
-    const int32_t *slots;   /* slot i begins at i elements; results of the group's operators before the chain */
+    int32_t *slots;         /* slot i begins at i elements; results of the group's operators before the chain */
     size_t elements;
     uint32_t group, first, end; /* operators: first of the group, of the chain, behind the chain */
 } qxr_chain;

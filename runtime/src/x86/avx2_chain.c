@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "x86/avx2_lanes.h"
+#include "x86/avx2_words.h"
 
 enum {
     STRIP = 64,                            /* pixels at a time */
@@ -13,7 +14,7 @@ enum {
     STEPS_OF_OPERATOR = 4                  /* both operands loaded, the operator, its result stored */
 };
 
-enum { FROM_ARENA, BIAS, THRESHOLD, RESCALE, ADD, CLIP, TO_ARENA };
+enum { FROM_WORDS, FROM_ARENA, BIAS, THRESHOLD, RESCALE, ADD, CLIP, TO_ARENA };
 
 /* Where values lie: in a strip, or 32 bits each where they are at home, in the tile or the arena. */
 typedef struct operand {
@@ -40,6 +41,7 @@ typedef struct plan {
     const qxr_tile *tile;
     uint32_t c, lanes;                     /* first channel within the tile */
     operand slot[QXR_SLOTS];
+    qxr_words made;                        /* the result of the operator before the chain, if it has 16 bits */
     uint32_t steps;
     step step[MOST_STEPS];
 } plan;
@@ -52,11 +54,17 @@ static step *add_step(plan *p, int kind, operand y)
     return s;
 }
 
+static operand strip_of(uint32_t strip)
+{
+    const operand found = {strip, NULL, LANES};
+    return found;
+}
+
 /* A tensor in the arena, if it has 32 bits; else the strip. */
 static operand at_home(const plan *p, const qxr_tensor *t, uint32_t strip)
 {
     const size_t channels = t->extent[0];
-    operand found = {strip, NULL, LANES};
+    operand found = strip_of(strip);
     if (qxr_storage(t) == QXR_I32) {
         found.home = (int32_t *)(void *)(p->chain->arena + t->arena_offset);
         found.home += p->tile->pixel * channels + p->tile->channel + p->c;
@@ -70,8 +78,12 @@ static operand find_operand(plan *p, const qxr_op *op, uint32_t i)
 {
     const qxr_model *model = p->chain->model;
     const qxr_tensor *in = qxr_get_tensor(model, op->input[i]);
+    const uint32_t first = qxr_get_header(model)->input_count + p->chain->group; /* tensor of the group */
     operand found = p->slot[qxr_slot(in)];
-    if (op->input[i] < qxr_get_header(model)->input_count + p->chain->group) {
+    if (op->input[i] == first && p->made.at) {
+        found = strip_of(SPARE + i);
+        add_step(p, FROM_WORDS, found);
+    } else if (op->input[i] < first) {
         found = at_home(p, in, SPARE + i);
         if (!found.home)
             add_step(p, FROM_ARENA, found)->tensor = in;
@@ -144,6 +156,15 @@ static void plan_operator(plan *p, uint32_t index)
 
 typedef int32_t strip[STRIP][LANES];
 
+/* 16 bits to 32. */
+static void widen(const int16_t *x, size_t pitch, uint32_t pixels, strip y)
+{
+    UNROLL_4 for (uint32_t i = 0; i < pixels; i++) {
+        const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(x + i * pitch));
+        store_lanes(y[i], LANES, _mm256_cvtepi16_epi32(v));
+    }
+}
+
 static void from_arena(const plan *p, const qxr_tensor *t, uint32_t pixel, uint32_t pixels, strip y)
 {
     const size_t channels = t->extent[0], bytes = qxr_element_bytes(t);
@@ -159,10 +180,7 @@ static void from_arena(const plan *p, const qxr_tensor *t, uint32_t pixel, uint3
             store_lanes(y[i], LANES, _mm256_add_epi32(_mm256_cvtepu8_epi32(x), base));
         }
     else
-        UNROLL_4 for (uint32_t i = 0; i < pixels; i++) {
-            const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(at + 2u * i * channels));
-            store_lanes(y[i], LANES, _mm256_cvtepi16_epi32(x));
-        }
+        widen((const int16_t *)(const void *)at, channels, pixels, y);
 }
 
 /* Four pixels of eight bytes. Values lie within the tensor's range, so nothing saturates. */
@@ -247,6 +265,9 @@ static void run_step(const plan *p, const step *s, uint32_t done, uint32_t pixel
     const qxr_span a = span_of(s->a, s->y, done, pixels, strips), b = span_of(s->b, s->y, done, pixels, strips);
     const uint32_t pixel = p->tile->pixel + done;
     switch (s->kind) {
+    case FROM_WORDS:
+        widen(p->made.at + done * p->made.pitch + p->c, p->made.pitch, pixels, strips[s->y.strip]);
+        break;
     case FROM_ARENA:
         from_arena(p, s->tensor, pixel, pixels, strips[s->y.strip]);
         break;
@@ -271,9 +292,12 @@ static void run_step(const plan *p, const step *s, uint32_t done, uint32_t pixel
     }
 }
 
-static void run_column(plan *p)
+/* Channels from the tile's channel c on. */
+static void run_column(plan *p, uint32_t c, uint32_t lanes)
 {
     strip strips[STRIPS];
+    p->c = c;
+    p->lanes = lanes;
     p->steps = 0;
     for (uint32_t i = 0; i < QXR_SLOTS; i++) {
         const operand tile = {i, p->chain->slots + i * p->chain->elements + p->c, p->tile->channels};
@@ -286,16 +310,47 @@ static void run_column(plan *p)
             run_step(p, &p->step[i], done, qxr_min(STRIP, p->tile->pixels - done), strips);
 }
 
+static int is_short(const qxr_chain *chain) { return (chain->end - chain->first) * STEPS_OF_OPERATOR <= MOST_STEPS; }
+
 int qxr_avx2_chain(const qxr_chain *chain, const qxr_tile *tile)
 {
     plan p;
-    if ((chain->end - chain->first) * STEPS_OF_OPERATOR > MOST_STEPS)
+    if (!is_short(chain))
         return 0;
     p.chain = chain;
     p.tile = tile;
-    for (p.c = 0; p.c < tile->channels; p.c += LANES) {
-        p.lanes = qxr_min(LANES, tile->channels - p.c);
-        run_column(&p);
+    p.made.at = NULL;
+    for (uint32_t c = 0; c < tile->channels; c += LANES)
+        run_column(&p, c, qxr_min(LANES, tile->channels - c));
+    return 1;
+}
+
+/* The convolution's result in 16 bits, in its slot or at home in the arena; sixteen channels go on in 16 bits if all
+ * their values fit, else in 32. */
+int qxr_avx2_conv_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
+                        const qxr_chain *chain, const qxr_tile *tile)
+{
+    const qxr_tensor *out = conv->out;
+    const uint32_t storage = qxr_storage(out), channels = out->extent[0];
+    plan p;
+    if (kernel != &qxr_avx2_table || !is_short(chain) || !qxr_fits_words(out) ||
+        (storage != QXR_VIRTUAL && storage != QXR_I16) || tile->channel % WORDS || tile->channels % WORDS)
+        return 0;
+    p.chain = chain;
+    p.tile = tile;
+    p.made.at = (int16_t *)(void *)(chain->slots + qxr_slot(out) * chain->elements);
+    p.made.pitch = tile->channels;
+    if (storage == QXR_I16) {
+        p.made.at = (int16_t *)(void *)(chain->arena + out->arena_offset) + (size_t)tile->pixel * channels + tile->channel;
+        p.made.pitch = channels;
+    }
+    qxr_table_words(conv, buffers, tile, p.made);
+    for (uint32_t c = 0; c < tile->channels && chain->first < chain->end; c += WORDS) {
+        const qxr_words made = {p.made.at + c, p.made.pitch};
+        if (qxr_chain_words(chain, tile, c, made))
+            continue;
+        run_column(&p, c, LANES);
+        run_column(&p, c + LANES, LANES);
     }
     return 1;
 }

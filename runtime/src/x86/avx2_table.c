@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "x86/avx2_table.h"
+#include "x86/avx2_words.h"
 
 enum {
     MOST_ROWS = 8,         /* pixels of a product */
@@ -151,8 +152,10 @@ PRODUCT multiply_1x4(product *p) { multiply(p, 1, 4, 0); }
 /* ---- Sums to results ---- */
 
 typedef struct target {
-    int32_t *y; /* of the first pixel and channel of the tile */
-    uint32_t first, last, stride; /* channels of the tile; elements from pixel to pixel */
+    int32_t *y;     /* of the first pixel and channel of the tile */
+    int16_t *words; /* or this, where all results fit */
+    uint32_t first, last; /* channels of the tile */
+    size_t stride;        /* elements from pixel to pixel */
 } target;
 
 /* 16 channels: delta[0] a + delta[1] b + sums + rest, with a and b in 16 bits. */
@@ -199,6 +202,53 @@ static void finish_narrow(const __m256i *sums, __m256i deltas, const int32_t *ad
                                                   _mm256_loadu_si256(more + 1)));
     if (!whole)
         memcpy(y, copy + to->first, (to->last - to->first) * sizeof *y);
+}
+
+/* The low halves of 16 numbers. */
+static inline __m256i low_halves(const int32_t *at)
+{
+    const __m256i mask = _mm256_set1_epi32(0xFFFF), *from = (const __m256i *)(const void *)at;
+    const __m256i a = _mm256_and_si256(_mm256_loadu_si256(from), mask);
+    const __m256i b = _mm256_and_si256(_mm256_loadu_si256(from + 1), mask);
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xD8);
+}
+
+/* What each of 16 bits takes: delta[0] a + delta[1] b + sums + rest; what is above falls away in the end. */
+typedef struct word_terms {
+    __m256i delta[MOST_PLANES];
+    const int32_t *add; /* null: nothing */
+    int two;
+} word_terms;
+
+INLINE __m256i weigh(const word_terms *t, __m256i a, __m256i b, __m256i rest)
+{
+    const __m256i v = _mm256_add_epi16(_mm256_mullo_epi16(a, t->delta[0]), rest);
+    return t->two ? _mm256_add_epi16(v, _mm256_mullo_epi16(b, t->delta[1])) : v;
+}
+
+static inline void store_words(const word_terms *t, uint32_t channel, __m256i v, int16_t *y)
+{
+    if (t->add)
+        v = _mm256_add_epi16(v, low_halves(t->add + channel));
+    _mm256_storeu_si256((__m256i *)(void *)y, v);
+}
+
+/* Up to 32 channels from `channel` on, of which the tile may hold one half. */
+static inline void finish_words(const word_terms *t, const __m256i (*sums)[2], __m256i rest, const target *to,
+                                int16_t *y, uint32_t channel)
+{
+    for (uint32_t half = 0; half < 2u; half++, channel += LANES / 2) {
+        const __m256i v = weigh(t, sums[0][half], sums[t->two][half], rest);
+        if (channel >= to->first && channel < to->last)
+            store_words(t, channel, _mm256_permute4x64_epi64(v, 0xD8), y + (channel - to->first));
+    }
+}
+
+static inline void finish_narrow_words(const word_terms *t, const __m256i *sums, __m256i rest, int16_t *y)
+{
+    const __m256i a = _mm256_permute2x128_si256(sums[0], sums[1], 0x20);
+    const __m256i b = _mm256_permute2x128_si256(sums[0], sums[1], 0x31);
+    store_words(t, 0, t->two ? weigh(t, a, b, rest) : weigh(t, _mm256_add_epi16(a, b), b, rest), y);
 }
 
 /* Steps through the pixels of a tile. */
@@ -259,6 +309,7 @@ typedef struct block {
     const target *to;
     uint32_t vector, width;
     __m256i deltas;
+    word_terms terms;
 } block;
 
 static inline __m256i rest_of(const block *b, const uint32_t *rest)
@@ -266,9 +317,17 @@ static inline __m256i rest_of(const block *b, const uint32_t *rest)
     return b->l->code.lowest ? _mm256_set1_epi32((int32_t)*rest) : _mm256_setzero_si256();
 }
 
-static void narrow_block(const block *b, product *p, walk *w, uint32_t pixels, int32_t *y)
+/* The same in every 16 bits. */
+static inline __m256i word_rest(const block *b, const uint32_t *rest)
+{
+    return b->l->code.lowest ? _mm256_set1_epi16((int16_t)*rest) : _mm256_setzero_si256();
+}
+
+static void narrow_block(const block *b, product *p, walk *w, uint32_t pixels)
 {
     const uint32_t most = b->l->copies ? 8u : 4u;
+    int16_t *words = b->to->words;
+    int32_t *y = b->to->y;
     for (uint32_t q = 0; q < pixels; q += most) {
         const uint32_t count = qxr_min(most, pixels - q), *rest = w->rest;
         take_pixels(w, count, most, p->row);
@@ -276,8 +335,12 @@ static void narrow_block(const block *b, product *p, walk *w, uint32_t pixels, i
             multiply_8x1_copies(p);
         else
             multiply_4x1(p);
-        for (uint32_t r = 0; r < count; r++, y += b->to->stride)
-            finish_narrow(p->sums[r][0], b->deltas, b->add, rest_of(b, rest + r), b->to, y);
+        if (words)
+            for (uint32_t r = 0; r < count; r++, words += b->to->stride)
+                finish_narrow_words(&b->terms, p->sums[r][0], word_rest(b, rest + r), words);
+        else
+            for (uint32_t r = 0; r < count; r++, y += b->to->stride)
+                finish_narrow(p->sums[r][0], b->deltas, b->add, rest_of(b, rest + r), b->to, y);
     }
 }
 
@@ -295,21 +358,31 @@ static void multiply_pixels(product *p, uint32_t width, uint32_t count)
         multiply_2x4(p);
 }
 
-static void wide_block(const block *b, product *p, walk *w, uint32_t pixels, int32_t *y)
+/* All vectors of one pixel, pixel r of the product and q of the tile. */
+static inline void finish_pixel(const block *b, const product *p, uint32_t r, uint32_t q, const uint32_t *rest)
 {
-    const uint32_t most = b->width > 2u ? 2u : 4u, planes = b->l->code.planes;
+    const __m256i (*sums)[2] = (const __m256i (*)[2])p->sums[r];
+    const __m256i some = b->to->words ? word_rest(b, rest) : rest_of(b, rest);
+    const uint32_t planes = b->l->code.planes;
+    const size_t at = (size_t)q * b->to->stride;
+    for (uint32_t v = 0; v < b->width; v += planes) {
+        const uint32_t channel = (b->vector + v) / planes * LANES;
+        if (b->to->words)
+            finish_words(&b->terms, sums + v, some, b->to, b->to->words + at, channel);
+        else if (channel < b->to->last && channel + LANES > b->to->first)
+            finish_group(b->l, sums + v, b->deltas, b->add, some, b->to, b->to->y + at, channel);
+    }
+}
+
+static void wide_block(const block *b, product *p, walk *w, uint32_t pixels)
+{
+    const uint32_t most = b->width > 2u ? 2u : 4u;
     for (uint32_t q = 0; q < pixels; q += most) {
         const uint32_t count = qxr_min(most, pixels - q), *rest = w->rest;
         take_pixels(w, count, most, p->row);
         multiply_pixels(p, b->width, count);
-        for (uint32_t r = 0; r < count; r++, y += b->to->stride) {
-            const __m256i (*sums)[2] = (const __m256i (*)[2])p->sums[r], some = rest_of(b, rest + r);
-            for (uint32_t v = 0; v < b->width; v += planes) {
-                const uint32_t channel = (b->vector + v) / planes * LANES;
-                if (channel < b->to->last && channel + LANES > b->to->first)
-                    finish_group(b->l, sums + v, b->deltas, b->add, some, b->to, y, channel);
-            }
-        }
+        for (uint32_t r = 0; r < count; r++)
+            finish_pixel(b, p, r, q + r, rest + r);
     }
 }
 
@@ -319,15 +392,19 @@ static void multiply_block(const qxr_conv *conv, const qxr_table_layout *l, cons
 {
     const uint32_t low = (uint32_t)l->code.delta[0], high = (uint32_t)l->code.delta[l->copies ? 0 : 1];
     const block b = {l, add, to, vector, qxr_min(WIDEST, l->vectors - vector),
-                     _mm256_set1_epi32((int32_t)((low & 0xFFFFu) | high << 16))};
+                     _mm256_set1_epi32((int32_t)((low & 0xFFFFu) | high << 16)),
+                     {{_mm256_set1_epi16((int16_t)low), _mm256_set1_epi16((int16_t)high)}, conv->base ? add : NULL,
+                      l->code.planes == 2u}};
     walk w = start_walk(conv, l, rows, tile->pixel);
     if (l->narrow)
-        narrow_block(&b, p, &w, tile->pixels, to->y);
+        narrow_block(&b, p, &w, tile->pixels);
     else
-        wide_block(&b, p, &w, tile->pixels, to->y);
+        wide_block(&b, p, &w, tile->pixels);
 }
 
-static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
+/* Results of 32 bits to y, or of 16 bits to words. */
+static void make_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y,
+                      int16_t *words, size_t stride)
 {
     const qxr_table_layout l = qxr_table_plan(conv);
     const int32_t *add = (const int32_t *)(const void *)(buffers->packed + l.sums);
@@ -340,8 +417,8 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
     p.steps = l.steps;
     p.widen_after = 255u / (QUAD * qxr_max(conv->input_peak, 1u));
     for (uint32_t done = 0; done < tile->pixels;) {
-        const target to = {y + (size_t)done * tile->channels, tile->channel, tile->channel + tile->channels,
-                           tile->channels};
+        const target to = {y ? y + done * stride : NULL, words ? words + done * stride : NULL, tile->channel,
+                           tile->channel + tile->channels, stride};
         qxr_tile part = *tile;
         part.pixel = tile->pixel + done;
         part.pixels = qxr_min(tile->pixels - done, (part.pixel / width + rows_at_a_time) * width - part.pixel);
@@ -354,6 +431,16 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
         }
         done += part.pixels;
     }
+}
+
+static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
+{
+    make_tile(conv, buffers, tile, y, NULL, tile->channels);
+}
+
+void qxr_table_words(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, qxr_words y)
+{
+    make_tile(conv, buffers, tile, NULL, y.at, y.pitch);
 }
 
 const qxr_conv_kernel qxr_avx2_table = {"avx2 table", suits, packed_size, qxr_table_pack, scratch_size, tile_of};

@@ -213,42 +213,38 @@ static inline __m256i low_halves(const int32_t *at)
     return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xD8);
 }
 
-/* What each of 16 bits takes: delta[0] a + delta[1] b + sums + rest; what is above falls away in the end. */
-typedef struct word_terms {
-    __m256i delta[MOST_PLANES];
-    const int32_t *add; /* null: nothing */
-    int two;
-} word_terms;
-
-INLINE __m256i weigh(const word_terms *t, __m256i a, __m256i b, __m256i rest)
+/* 16 channels: delta[0] a + delta[1] b + rest; what is above 16 bits falls away in the end. */
+INLINE __m256i weigh(const __m256i *delta, __m256i a, __m256i b, __m256i rest, int two)
 {
-    const __m256i v = _mm256_add_epi16(_mm256_mullo_epi16(a, t->delta[0]), rest);
-    return t->two ? _mm256_add_epi16(v, _mm256_mullo_epi16(b, t->delta[1])) : v;
+    const __m256i v = _mm256_add_epi16(_mm256_mullo_epi16(a, delta[0]), rest);
+    return two ? _mm256_add_epi16(v, _mm256_mullo_epi16(b, delta[1])) : v;
 }
 
-static inline void store_words(const word_terms *t, uint32_t channel, __m256i v, int16_t *y)
-{
-    if (t->add)
-        v = _mm256_add_epi16(v, low_halves(t->add + channel));
-    _mm256_storeu_si256((__m256i *)(void *)y, v);
-}
+static inline void store_words(int16_t *y, __m256i v) { _mm256_storeu_si256((__m256i *)(void *)y, v); }
 
-/* Up to 32 channels from `channel` on, of which the tile may hold one half. */
-static inline void finish_words(const word_terms *t, const __m256i (*sums)[2], __m256i rest, const target *to,
-                                int16_t *y, uint32_t channel)
+/* Some pixels of a narrow layer. */
+INLINE void finish_narrow_words(const product *p, const __m256i *deltas, __m256i add, const uint32_t *rest,
+                                uint32_t count, int16_t *y, size_t stride, int two)
 {
-    for (uint32_t half = 0; half < 2u; half++, channel += LANES / 2) {
-        const __m256i v = weigh(t, sums[0][half], sums[t->two][half], rest);
-        if (channel >= to->first && channel < to->last)
-            store_words(t, channel, _mm256_permute4x64_epi64(v, 0xD8), y + (channel - to->first));
+    const __m256i delta[MOST_PLANES] = {deltas[0], deltas[1]};
+    for (uint32_t r = 0; r < count; r++, y += stride) {
+        const __m256i *sums = p->sums[r][0], more = _mm256_add_epi16(_mm256_set1_epi16((int16_t)rest[r]), add);
+        const __m256i a = _mm256_permute2x128_si256(sums[0], sums[1], 0x20);
+        const __m256i b = _mm256_permute2x128_si256(sums[0], sums[1], 0x31);
+        store_words(y, two ? weigh(delta, a, b, more, 1) : weigh(delta, _mm256_add_epi16(a, b), b, more, 0));
     }
 }
 
-static inline void finish_narrow_words(const word_terms *t, const __m256i *sums, __m256i rest, int16_t *y)
+/* 32 channels, or the half of them that the tile holds: bit i of `halves`. */
+INLINE void finish_words(const __m256i (*sums)[2], const __m256i *delta, const __m256i *add, __m256i rest,
+                         uint32_t halves, int16_t *y, int two)
 {
-    const __m256i a = _mm256_permute2x128_si256(sums[0], sums[1], 0x20);
-    const __m256i b = _mm256_permute2x128_si256(sums[0], sums[1], 0x31);
-    store_words(t, 0, t->two ? weigh(t, a, b, rest) : weigh(t, _mm256_add_epi16(a, b), b, rest), y);
+    const __m256i a = _mm256_permute4x64_epi64(weigh(delta, sums[0][0], sums[two][0], rest, two), 0xD8);
+    const __m256i b = _mm256_permute4x64_epi64(weigh(delta, sums[0][1], sums[two][1], rest, two), 0xD8);
+    if (halves & 1u)
+        store_words(y, _mm256_add_epi16(a, add[0]));
+    if (halves & 2u)
+        store_words(y + LANES / 2, _mm256_add_epi16(b, add[1]));
 }
 
 /* Steps through the pixels of a tile. */
@@ -309,19 +305,10 @@ typedef struct block {
     const target *to;
     uint32_t vector, width;
     __m256i deltas;
-    word_terms terms;
+    __m256i delta[MOST_PLANES];     /* in every 16 bits */
+    __m256i words[WIDEST][2];       /* low halves of `add` for each vector of the first plane */
+    uint32_t halves[WIDEST];        /* which sixteens of its channels the tile holds */
 } block;
-
-static inline __m256i rest_of(const block *b, const uint32_t *rest)
-{
-    return b->l->code.lowest ? _mm256_set1_epi32((int32_t)*rest) : _mm256_setzero_si256();
-}
-
-/* The same in every 16 bits. */
-static inline __m256i word_rest(const block *b, const uint32_t *rest)
-{
-    return b->l->code.lowest ? _mm256_set1_epi16((int16_t)*rest) : _mm256_setzero_si256();
-}
 
 static void narrow_block(const block *b, product *p, walk *w, uint32_t pixels)
 {
@@ -335,12 +322,12 @@ static void narrow_block(const block *b, product *p, walk *w, uint32_t pixels)
             multiply_8x1_copies(p);
         else
             multiply_4x1(p);
-        if (words)
-            for (uint32_t r = 0; r < count; r++, words += b->to->stride)
-                finish_narrow_words(&b->terms, p->sums[r][0], word_rest(b, rest + r), words);
-        else
-            for (uint32_t r = 0; r < count; r++, y += b->to->stride)
-                finish_narrow(p->sums[r][0], b->deltas, b->add, rest_of(b, rest + r), b->to, y);
+        if (words && b->l->copies)
+            finish_narrow_words(p, b->delta, b->words[0][0], rest, count, words + q * b->to->stride, b->to->stride, 0);
+        else if (words)
+            finish_narrow_words(p, b->delta, b->words[0][0], rest, count, words + q * b->to->stride, b->to->stride, 1);
+        for (uint32_t r = 0; r < count && !words; r++, y += b->to->stride)
+            finish_narrow(p->sums[r][0], b->deltas, b->add, _mm256_set1_epi32((int32_t)rest[r]), b->to, y);
     }
 }
 
@@ -358,19 +345,31 @@ static void multiply_pixels(product *p, uint32_t width, uint32_t count)
         multiply_2x4(p);
 }
 
-/* All vectors of one pixel, pixel r of the product and q of the tile. */
-static inline void finish_pixel(const block *b, const product *p, uint32_t r, uint32_t q, const uint32_t *rest)
+/* Pixels from q of the tile on. */
+INLINE void finish_wide_words(const block *b, const product *p, uint32_t q, uint32_t count, const uint32_t *rest, int two)
 {
-    const __m256i (*sums)[2] = (const __m256i (*)[2])p->sums[r];
-    const __m256i some = b->to->words ? word_rest(b, rest) : rest_of(b, rest);
+    const uint32_t planes = two ? 2u : 1u, width = b->width;
+    const size_t stride = b->to->stride;
+    const __m256i delta[MOST_PLANES] = {b->delta[0], b->delta[1]};
+    int16_t *y = b->to->words + q * stride + b->vector / planes * LANES - b->to->first;
+    for (uint32_t r = 0; r < count; r++, y += stride) {
+        const __m256i (*sums)[2] = (const __m256i (*)[2])p->sums[r], some = _mm256_set1_epi16((int16_t)rest[r]);
+        for (uint32_t v = 0; v < width; v += planes)
+            finish_words(sums + v, delta, b->words[v], some, b->halves[v], y + v / planes * LANES, two);
+    }
+}
+
+static void finish_wide(const block *b, const product *p, uint32_t q, uint32_t count, const uint32_t *rest)
+{
     const uint32_t planes = b->l->code.planes;
-    const size_t at = (size_t)q * b->to->stride;
-    for (uint32_t v = 0; v < b->width; v += planes) {
-        const uint32_t channel = (b->vector + v) / planes * LANES;
-        if (b->to->words)
-            finish_words(&b->terms, sums + v, some, b->to, b->to->words + at, channel);
-        else if (channel < b->to->last && channel + LANES > b->to->first)
-            finish_group(b->l, sums + v, b->deltas, b->add, some, b->to, b->to->y + at, channel);
+    for (uint32_t r = 0; r < count; r++) {
+        const __m256i (*sums)[2] = (const __m256i (*)[2])p->sums[r], some = _mm256_set1_epi32((int32_t)rest[r]);
+        int32_t *y = b->to->y + (q + r) * b->to->stride;
+        for (uint32_t v = 0; v < b->width; v += planes) {
+            const uint32_t channel = (b->vector + v) / planes * LANES;
+            if (channel < b->to->last && channel + LANES > b->to->first)
+                finish_group(b->l, sums + v, b->deltas, b->add, some, b->to, y, channel);
+        }
     }
 }
 
@@ -381,8 +380,12 @@ static void wide_block(const block *b, product *p, walk *w, uint32_t pixels)
         const uint32_t count = qxr_min(most, pixels - q), *rest = w->rest;
         take_pixels(w, count, most, p->row);
         multiply_pixels(p, b->width, count);
-        for (uint32_t r = 0; r < count; r++)
-            finish_pixel(b, p, r, q + r, rest + r);
+        if (!b->to->words)
+            finish_wide(b, p, q, count, rest);
+        else if (b->l->code.planes == 2u)
+            finish_wide_words(b, p, q, count, rest, 1);
+        else
+            finish_wide_words(b, p, q, count, rest, 0);
     }
 }
 
@@ -391,10 +394,22 @@ static void multiply_block(const qxr_conv *conv, const qxr_table_layout *l, cons
                            const int32_t *add, product *p, uint32_t vector, const qxr_tile *tile, const target *to)
 {
     const uint32_t low = (uint32_t)l->code.delta[0], high = (uint32_t)l->code.delta[l->copies ? 0 : 1];
-    const block b = {l, add, to, vector, qxr_min(WIDEST, l->vectors - vector),
-                     _mm256_set1_epi32((int32_t)((low & 0xFFFFu) | high << 16)),
-                     {{_mm256_set1_epi16((int16_t)low), _mm256_set1_epi16((int16_t)high)}, conv->base ? add : NULL,
-                      l->code.planes == 2u}};
+    block b;
+    b.l = l;
+    b.add = add;
+    b.to = to;
+    b.vector = vector;
+    b.width = qxr_min(WIDEST, l->vectors - vector);
+    b.deltas = _mm256_set1_epi32((int32_t)((low & 0xFFFFu) | high << 16));
+    b.delta[0] = _mm256_set1_epi16((int16_t)low);
+    b.delta[1] = _mm256_set1_epi16((int16_t)high);
+    for (uint32_t v = 0; v < b.width && to->words; v += l->code.planes) {
+        const uint32_t channel = (vector + v) / l->code.planes * LANES;
+        for (uint32_t half = 0; half < 2u; half++)
+            b.words[v][half] = low_halves(add + channel + half * (LANES / 2));
+        b.halves[v] = (channel >= to->first && channel < to->last) |
+                      (channel + LANES / 2 >= to->first && channel + LANES / 2 < to->last) << 1;
+    }
     walk w = start_walk(conv, l, rows, tile->pixel);
     if (l->narrow)
         narrow_block(&b, p, &w, tile->pixels);
@@ -412,6 +427,7 @@ static void make_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, con
     const uint32_t first = tile->channel / LANES * l.code.planes;
     const uint32_t end = l.narrow ? 1u : ((tile->channel + tile->channels - 1u) / LANES + 1u) * l.code.planes;
     product p;
+    memset(p.sums, 0, sizeof p.sums); /* compilers do not see that products write what is read */
     p.outer = l.outer;
     p.inner = l.inner;
     p.steps = l.steps;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "x86/avx2_table.h"
+#include "x86/avx2_words.h"
 
 enum {
     MOST_ROWS = 8,         /* pixels of a product */
@@ -151,8 +152,10 @@ PRODUCT multiply_1x4(product *p) { multiply(p, 1, 4, 0); }
 /* ---- Sums to results ---- */
 
 typedef struct target {
-    int32_t *y; /* of the first pixel and channel of the tile */
-    uint32_t first, last, stride; /* channels of the tile; elements from pixel to pixel */
+    int32_t *y;     /* of the first pixel and channel of the tile */
+    int16_t *words; /* or this, where all results fit */
+    uint32_t first, last; /* channels of the tile */
+    size_t stride;        /* elements from pixel to pixel */
 } target;
 
 /* 16 channels: delta[0] a + delta[1] b + sums + rest, with a and b in 16 bits. */
@@ -199,6 +202,49 @@ static void finish_narrow(const __m256i *sums, __m256i deltas, const int32_t *ad
                                                   _mm256_loadu_si256(more + 1)));
     if (!whole)
         memcpy(y, copy + to->first, (to->last - to->first) * sizeof *y);
+}
+
+/* The low halves of 16 numbers. */
+static inline __m256i low_halves(const int32_t *at)
+{
+    const __m256i mask = _mm256_set1_epi32(0xFFFF), *from = (const __m256i *)(const void *)at;
+    const __m256i a = _mm256_and_si256(_mm256_loadu_si256(from), mask);
+    const __m256i b = _mm256_and_si256(_mm256_loadu_si256(from + 1), mask);
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xD8);
+}
+
+/* 16 channels: delta[0] a + delta[1] b + rest; what is above 16 bits falls away in the end. */
+INLINE __m256i weigh(const __m256i *delta, __m256i a, __m256i b, __m256i rest, int two)
+{
+    const __m256i v = _mm256_add_epi16(_mm256_mullo_epi16(a, delta[0]), rest);
+    return two ? _mm256_add_epi16(v, _mm256_mullo_epi16(b, delta[1])) : v;
+}
+
+static inline void store_words(int16_t *y, __m256i v) { _mm256_storeu_si256((__m256i *)(void *)y, v); }
+
+/* Some pixels of a narrow layer. */
+INLINE void finish_narrow_words(const product *p, const __m256i *deltas, __m256i add, const uint32_t *rest,
+                                uint32_t count, int16_t *y, size_t stride, int two)
+{
+    const __m256i delta[MOST_PLANES] = {deltas[0], deltas[1]};
+    for (uint32_t r = 0; r < count; r++, y += stride) {
+        const __m256i *sums = p->sums[r][0], more = _mm256_add_epi16(_mm256_set1_epi16((int16_t)rest[r]), add);
+        const __m256i a = _mm256_permute2x128_si256(sums[0], sums[1], 0x20);
+        const __m256i b = _mm256_permute2x128_si256(sums[0], sums[1], 0x31);
+        store_words(y, two ? weigh(delta, a, b, more, 1) : weigh(delta, _mm256_add_epi16(a, b), b, more, 0));
+    }
+}
+
+/* 32 channels, or the half of them that the tile holds: bit i of `halves`. */
+INLINE void finish_words(const __m256i (*sums)[2], const __m256i *delta, const __m256i *add, __m256i rest,
+                         uint32_t halves, int16_t *y, int two)
+{
+    const __m256i a = _mm256_permute4x64_epi64(weigh(delta, sums[0][0], sums[two][0], rest, two), 0xD8);
+    const __m256i b = _mm256_permute4x64_epi64(weigh(delta, sums[0][1], sums[two][1], rest, two), 0xD8);
+    if (halves & 1u)
+        store_words(y, _mm256_add_epi16(a, add[0]));
+    if (halves & 2u)
+        store_words(y + LANES / 2, _mm256_add_epi16(b, add[1]));
 }
 
 /* Steps through the pixels of a tile. */
@@ -259,16 +305,16 @@ typedef struct block {
     const target *to;
     uint32_t vector, width;
     __m256i deltas;
+    __m256i delta[MOST_PLANES];     /* in every 16 bits */
+    __m256i words[WIDEST][2];       /* low halves of `add` for each vector of the first plane */
+    uint32_t halves[WIDEST];        /* which sixteens of its channels the tile holds */
 } block;
 
-static inline __m256i rest_of(const block *b, const uint32_t *rest)
-{
-    return b->l->code.lowest ? _mm256_set1_epi32((int32_t)*rest) : _mm256_setzero_si256();
-}
-
-static void narrow_block(const block *b, product *p, walk *w, uint32_t pixels, int32_t *y)
+static void narrow_block(const block *b, product *p, walk *w, uint32_t pixels)
 {
     const uint32_t most = b->l->copies ? 8u : 4u;
+    int16_t *words = b->to->words;
+    int32_t *y = b->to->y;
     for (uint32_t q = 0; q < pixels; q += most) {
         const uint32_t count = qxr_min(most, pixels - q), *rest = w->rest;
         take_pixels(w, count, most, p->row);
@@ -276,8 +322,12 @@ static void narrow_block(const block *b, product *p, walk *w, uint32_t pixels, i
             multiply_8x1_copies(p);
         else
             multiply_4x1(p);
-        for (uint32_t r = 0; r < count; r++, y += b->to->stride)
-            finish_narrow(p->sums[r][0], b->deltas, b->add, rest_of(b, rest + r), b->to, y);
+        if (words && b->l->copies)
+            finish_narrow_words(p, b->delta, b->words[0][0], rest, count, words + q * b->to->stride, b->to->stride, 0);
+        else if (words)
+            finish_narrow_words(p, b->delta, b->words[0][0], rest, count, words + q * b->to->stride, b->to->stride, 1);
+        for (uint32_t r = 0; r < count && !words; r++, y += b->to->stride)
+            finish_narrow(p->sums[r][0], b->deltas, b->add, _mm256_set1_epi32((int32_t)rest[r]), b->to, y);
     }
 }
 
@@ -295,21 +345,47 @@ static void multiply_pixels(product *p, uint32_t width, uint32_t count)
         multiply_2x4(p);
 }
 
-static void wide_block(const block *b, product *p, walk *w, uint32_t pixels, int32_t *y)
+/* Pixels from q of the tile on. */
+INLINE void finish_wide_words(const block *b, const product *p, uint32_t q, uint32_t count, const uint32_t *rest, int two)
 {
-    const uint32_t most = b->width > 2u ? 2u : 4u, planes = b->l->code.planes;
+    const uint32_t planes = two ? 2u : 1u, width = b->width;
+    const size_t stride = b->to->stride;
+    const __m256i delta[MOST_PLANES] = {b->delta[0], b->delta[1]};
+    int16_t *y = b->to->words + q * stride + b->vector / planes * LANES - b->to->first;
+    for (uint32_t r = 0; r < count; r++, y += stride) {
+        const __m256i (*sums)[2] = (const __m256i (*)[2])p->sums[r], some = _mm256_set1_epi16((int16_t)rest[r]);
+        for (uint32_t v = 0; v < width; v += planes)
+            finish_words(sums + v, delta, b->words[v], some, b->halves[v], y + v / planes * LANES, two);
+    }
+}
+
+static void finish_wide(const block *b, const product *p, uint32_t q, uint32_t count, const uint32_t *rest)
+{
+    const uint32_t planes = b->l->code.planes;
+    for (uint32_t r = 0; r < count; r++) {
+        const __m256i (*sums)[2] = (const __m256i (*)[2])p->sums[r], some = _mm256_set1_epi32((int32_t)rest[r]);
+        int32_t *y = b->to->y + (q + r) * b->to->stride;
+        for (uint32_t v = 0; v < b->width; v += planes) {
+            const uint32_t channel = (b->vector + v) / planes * LANES;
+            if (channel < b->to->last && channel + LANES > b->to->first)
+                finish_group(b->l, sums + v, b->deltas, b->add, some, b->to, y, channel);
+        }
+    }
+}
+
+static void wide_block(const block *b, product *p, walk *w, uint32_t pixels)
+{
+    const uint32_t most = b->width > 2u ? 2u : 4u;
     for (uint32_t q = 0; q < pixels; q += most) {
         const uint32_t count = qxr_min(most, pixels - q), *rest = w->rest;
         take_pixels(w, count, most, p->row);
         multiply_pixels(p, b->width, count);
-        for (uint32_t r = 0; r < count; r++, y += b->to->stride) {
-            const __m256i (*sums)[2] = (const __m256i (*)[2])p->sums[r], some = rest_of(b, rest + r);
-            for (uint32_t v = 0; v < b->width; v += planes) {
-                const uint32_t channel = (b->vector + v) / planes * LANES;
-                if (channel < b->to->last && channel + LANES > b->to->first)
-                    finish_group(b->l, sums + v, b->deltas, b->add, some, b->to, y, channel);
-            }
-        }
+        if (!b->to->words)
+            finish_wide(b, p, q, count, rest);
+        else if (b->l->code.planes == 2u)
+            finish_wide_words(b, p, q, count, rest, 1);
+        else
+            finish_wide_words(b, p, q, count, rest, 0);
     }
 }
 
@@ -318,16 +394,32 @@ static void multiply_block(const qxr_conv *conv, const qxr_table_layout *l, cons
                            const int32_t *add, product *p, uint32_t vector, const qxr_tile *tile, const target *to)
 {
     const uint32_t low = (uint32_t)l->code.delta[0], high = (uint32_t)l->code.delta[l->copies ? 0 : 1];
-    const block b = {l, add, to, vector, qxr_min(WIDEST, l->vectors - vector),
-                     _mm256_set1_epi32((int32_t)((low & 0xFFFFu) | high << 16))};
+    block b;
+    b.l = l;
+    b.add = add;
+    b.to = to;
+    b.vector = vector;
+    b.width = qxr_min(WIDEST, l->vectors - vector);
+    b.deltas = _mm256_set1_epi32((int32_t)((low & 0xFFFFu) | high << 16));
+    b.delta[0] = _mm256_set1_epi16((int16_t)low);
+    b.delta[1] = _mm256_set1_epi16((int16_t)high);
+    for (uint32_t v = 0; v < b.width && to->words; v += l->code.planes) {
+        const uint32_t channel = (vector + v) / l->code.planes * LANES;
+        for (uint32_t half = 0; half < 2u; half++)
+            b.words[v][half] = low_halves(add + channel + half * (LANES / 2));
+        b.halves[v] = (channel >= to->first && channel < to->last) |
+                      (channel + LANES / 2 >= to->first && channel + LANES / 2 < to->last) << 1;
+    }
     walk w = start_walk(conv, l, rows, tile->pixel);
     if (l->narrow)
-        narrow_block(&b, p, &w, tile->pixels, to->y);
+        narrow_block(&b, p, &w, tile->pixels);
     else
-        wide_block(&b, p, &w, tile->pixels, to->y);
+        wide_block(&b, p, &w, tile->pixels);
 }
 
-static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
+/* Results of 32 bits to y, or of 16 bits to words. */
+static void make_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y,
+                      int16_t *words, size_t stride)
 {
     const qxr_table_layout l = qxr_table_plan(conv);
     const int32_t *add = (const int32_t *)(const void *)(buffers->packed + l.sums);
@@ -335,13 +427,14 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
     const uint32_t first = tile->channel / LANES * l.code.planes;
     const uint32_t end = l.narrow ? 1u : ((tile->channel + tile->channels - 1u) / LANES + 1u) * l.code.planes;
     product p;
+    memset(p.sums, 0, sizeof p.sums); /* compilers do not see that products write what is read */
     p.outer = l.outer;
     p.inner = l.inner;
     p.steps = l.steps;
     p.widen_after = 255u / (QUAD * qxr_max(conv->input_peak, 1u));
     for (uint32_t done = 0; done < tile->pixels;) {
-        const target to = {y + (size_t)done * tile->channels, tile->channel, tile->channel + tile->channels,
-                           tile->channels};
+        const target to = {y ? y + done * stride : NULL, words ? words + done * stride : NULL, tile->channel,
+                           tile->channel + tile->channels, stride};
         qxr_tile part = *tile;
         part.pixel = tile->pixel + done;
         part.pixels = qxr_min(tile->pixels - done, (part.pixel / width + rows_at_a_time) * width - part.pixel);
@@ -354,6 +447,16 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
         }
         done += part.pixels;
     }
+}
+
+static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
+{
+    make_tile(conv, buffers, tile, y, NULL, tile->channels);
+}
+
+void qxr_table_words(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, qxr_words y)
+{
+    make_tile(conv, buffers, tile, NULL, y.at, y.pitch);
 }
 
 const qxr_conv_kernel qxr_avx2_table = {"avx2 table", suits, packed_size, qxr_table_pack, scratch_size, tile_of};

@@ -5,8 +5,7 @@
 #include <immintrin.h>
 
 #include "x86/avx2.h"
-
-#define INLINE static inline __attribute__((always_inline)) /* arguments that are constants make loops of their own */
+#include "x86/avx2_loops.h"
 
 enum {
     QUAD = 4,              /* inputs of a step */

@@ -13,10 +13,7 @@
 #include "x86/avx2_table.h"
 #include "x86/avx2_words.h"
 
-enum {
-    MOST_ROWS = 8,         /* pixels of a product */
-    MOST_INPUT = 3
-};
+enum { MOST_INPUT = 3 };
 
 static size_t scratch_size(const qxr_conv *conv)
 {
@@ -34,120 +31,6 @@ static int suits(const qxr_conv *conv)
 }
 
 static size_t packed_size(const qxr_conv *conv) { return qxr_table_plan(conv).bytes; }
-
-/* ---- Products ---- */
-
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
-
-typedef struct product {
-    const uint8_t *row[MOST_ROWS]; /* first quad under the window of each pixel */
-    const __m256i *weights;
-    size_t outer_step, inner_step; /* bytes from segment to segment */
-    uint32_t outer, inner, steps;
-    uint32_t widen_after;          /* steps whose sums fit 8 bits */
-    __m256i sums[MOST_ROWS][WIDEST][2]; /* 16 bits: even lanes, odd lanes */
-} product;
-
-/* The table row of one quad for all lanes, or copies of those of two quads, one for each half; `at` steps behind
- * them. */
-INLINE __m256i look_up(const uint8_t **at, int copies)
-{
-    const uint8_t *quad = *at;
-    uint16_t offset;
-    *at += copies ? 2 * ENTRY_BYTES : sizeof offset;
-    if (copies)
-        return _mm256_loadu_si256((const __m256i *)(const void *)quad);
-    memcpy(&offset, quad, sizeof offset);
-    return _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)(qxr_table + offset)));
-}
-
-INLINE void widen(product *p, __m256i sum[MOST_ROWS][WIDEST], int rows, int width)
-{
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int v = 0; v < width; v++) {
-            __m256i *to = p->sums[r][v];
-            to[0] = _mm256_add_epi16(to[0], _mm256_and_si256(sum[r][v], _mm256_set1_epi16(0xFF)));
-            to[1] = _mm256_add_epi16(to[1], _mm256_srli_epi16(sum[r][v], 8));
-            sum[r][v] = _mm256_setzero_si256();
-        }
-}
-
-/* The same into sums that hold nothing yet. */
-INLINE void widen_first(product *p, __m256i sum[MOST_ROWS][WIDEST], int rows, int width)
-{
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int v = 0; v < width; v++) {
-            p->sums[r][v][0] = _mm256_and_si256(sum[r][v], _mm256_set1_epi16(0xFF));
-            p->sums[r][v][1] = _mm256_srli_epi16(sum[r][v], 8);
-            sum[r][v] = _mm256_setzero_si256();
-        }
-}
-
-/* Some steps of one segment. */
-INLINE const __m256i *add_steps(__m256i sum[MOST_ROWS][WIDEST], const uint8_t **row, const __m256i *w, uint32_t steps,
-                                int rows, int width, int copies)
-{
-    for (const __m256i *end = w + (size_t)steps * (uint32_t)width; w != end; w += width) {
-        __m256i entry[MOST_ROWS];
-        UNROLL for (int r = 0; r < rows; r++)
-            entry[r] = look_up(&row[r], copies);
-        UNROLL for (int v = 0; v < width; v++) {
-            __m256i pattern = _mm256_load_si256(w + v);
-            __asm__("" : "+x"(pattern)); /* else it is loaded once for each row, and loads are what is scarce */
-            UNROLL for (int r = 0; r < rows; r++)
-                sum[r][v] = _mm256_add_epi8(sum[r][v], _mm256_shuffle_epi8(entry[r], pattern));
-        }
-    }
-    return w;
-}
-
-INLINE void multiply(product *p, int rows, int width, int copies)
-{
-    __m256i sum[MOST_ROWS][WIDEST];
-    const __m256i *w = p->weights;
-    uint32_t left = p->widen_after;
-    int first = 1;
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int v = 0; v < width; v++)
-            sum[r][v] = _mm256_setzero_si256();
-    for (uint32_t outer = 0; outer < p->outer; outer++)
-        for (uint32_t inner = 0; inner < p->inner; inner++) {
-            const uint8_t *row[MOST_ROWS];
-            UNROLL for (int r = 0; r < rows; r++)
-                row[r] = p->row[r] + outer * p->outer_step + inner * p->inner_step;
-            for (uint32_t done = 0; done < p->steps;) {
-                const uint32_t steps = qxr_min(left, p->steps - done);
-                w = add_steps(sum, row, w, steps, rows, width, copies);
-                done += steps;
-                left -= steps;
-                if (left)
-                    continue;
-                if (first)
-                    widen_first(p, sum, rows, width);
-                else
-                    widen(p, sum, rows, width);
-                first = 0;
-                left = p->widen_after;
-            }
-        }
-    if (first)
-        widen_first(p, sum, rows, width);
-    else
-        widen(p, sum, rows, width);
-}
-
-/* Functions of their own, so that the loops have the registers to themselves. */
-#define PRODUCT static __attribute__((noinline)) void
-PRODUCT multiply_4x1(product *p) { multiply(p, 4, 1, 0); }
-PRODUCT multiply_8x1_copies(product *p) { multiply(p, 8, 1, 1); }
-PRODUCT multiply_4x2(product *p) { multiply(p, 4, 2, 0); }
-PRODUCT multiply_2x3(product *p) { multiply(p, 2, 3, 0); }
-PRODUCT multiply_2x4(product *p) { multiply(p, 2, 4, 0); }
-PRODUCT multiply_1x4(product *p) { multiply(p, 1, 4, 0); }
 
 /* ---- Sums to results ---- */
 
@@ -223,7 +106,7 @@ INLINE __m256i weigh(const __m256i *delta, __m256i a, __m256i b, __m256i rest, i
 static inline void store_words(int16_t *y, __m256i v) { _mm256_storeu_si256((__m256i *)(void *)y, v); }
 
 /* Some pixels of a narrow layer. */
-INLINE void finish_narrow_words(const product *p, const __m256i *deltas, __m256i add, const uint32_t *rest,
+INLINE void finish_narrow_words(const qxr_table_product *p, const __m256i *deltas, __m256i add, const uint32_t *rest,
                                 uint32_t count, int16_t *y, size_t stride, int two)
 {
     const __m256i delta[MOST_PLANES] = {deltas[0], deltas[1]};
@@ -310,18 +193,15 @@ typedef struct block {
     uint32_t halves[WIDEST];        /* which sixteens of its channels the tile holds */
 } block;
 
-static void narrow_block(const block *b, product *p, walk *w, uint32_t pixels)
+static void narrow_block(const block *b, qxr_table_product *p, walk *w, uint32_t pixels)
 {
-    const uint32_t most = b->l->copies ? 8u : 4u;
+    const uint32_t most = qxr_table_pixels(1);
     int16_t *words = b->to->words;
     int32_t *y = b->to->y;
     for (uint32_t q = 0; q < pixels; q += most) {
         const uint32_t count = qxr_min(most, pixels - q), *rest = w->rest;
         take_pixels(w, count, most, p->row);
-        if (b->l->copies)
-            multiply_8x1_copies(p);
-        else
-            multiply_4x1(p);
+        qxr_table_multiply(p, 1, count, b->l->copies);
         if (words && b->l->copies)
             finish_narrow_words(p, b->delta, b->words[0][0], rest, count, words + q * b->to->stride, b->to->stride, 0);
         else if (words)
@@ -331,22 +211,8 @@ static void narrow_block(const block *b, product *p, walk *w, uint32_t pixels)
     }
 }
 
-static void multiply_pixels(product *p, uint32_t width, uint32_t count)
-{
-    if (width == 1u)
-        multiply_4x1(p);
-    else if (width == 2u)
-        multiply_4x2(p);
-    else if (width == 3u)
-        multiply_2x3(p);
-    else if (count == 1u)
-        multiply_1x4(p);
-    else
-        multiply_2x4(p);
-}
-
 /* Pixels from q of the tile on. */
-INLINE void finish_wide_words(const block *b, const product *p, uint32_t q, uint32_t count, const uint32_t *rest, int two)
+INLINE void finish_wide_words(const block *b, const qxr_table_product *p, uint32_t q, uint32_t count, const uint32_t *rest, int two)
 {
     const uint32_t planes = two ? 2u : 1u, width = b->width;
     const size_t stride = b->to->stride;
@@ -359,7 +225,7 @@ INLINE void finish_wide_words(const block *b, const product *p, uint32_t q, uint
     }
 }
 
-static void finish_wide(const block *b, const product *p, uint32_t q, uint32_t count, const uint32_t *rest)
+static void finish_wide(const block *b, const qxr_table_product *p, uint32_t q, uint32_t count, const uint32_t *rest)
 {
     const uint32_t planes = b->l->code.planes;
     for (uint32_t r = 0; r < count; r++) {
@@ -373,13 +239,13 @@ static void finish_wide(const block *b, const product *p, uint32_t q, uint32_t c
     }
 }
 
-static void wide_block(const block *b, product *p, walk *w, uint32_t pixels)
+static void wide_block(const block *b, qxr_table_product *p, walk *w, uint32_t pixels)
 {
-    const uint32_t most = b->width > 2u ? 2u : 4u;
+    const uint32_t most = qxr_table_pixels(b->width);
     for (uint32_t q = 0; q < pixels; q += most) {
         const uint32_t count = qxr_min(most, pixels - q), *rest = w->rest;
         take_pixels(w, count, most, p->row);
-        multiply_pixels(p, b->width, count);
+        qxr_table_multiply(p, b->width, count, 0);
         if (!b->to->words)
             finish_wide(b, p, q, count, rest);
         else if (b->l->code.planes == 2u)
@@ -391,7 +257,7 @@ static void wide_block(const block *b, product *p, walk *w, uint32_t pixels)
 
 /* Some pixels and all vectors of one block. */
 static void multiply_block(const qxr_conv *conv, const qxr_table_layout *l, const qxr_table_rows *rows,
-                           const int32_t *add, product *p, uint32_t vector, const qxr_tile *tile, const target *to)
+                           const int32_t *add, qxr_table_product *p, uint32_t vector, const qxr_tile *tile, const target *to)
 {
     const uint32_t low = (uint32_t)l->code.delta[0], high = (uint32_t)l->code.delta[l->copies ? 0 : 1];
     block b;
@@ -426,12 +292,11 @@ static void make_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, con
     const uint32_t width = conv->out->extent[2], rows_at_a_time = qxr_table_chunk(conv, &l);
     const uint32_t first = tile->channel / LANES * l.code.planes;
     const uint32_t end = l.narrow ? 1u : ((tile->channel + tile->channels - 1u) / LANES + 1u) * l.code.planes;
-    product p;
+    qxr_table_product p;
     memset(p.sums, 0, sizeof p.sums); /* compilers do not see that products write what is read */
     p.outer = l.outer;
     p.inner = l.inner;
     p.steps = l.steps;
-    p.widen_after = 255u / (QUAD * qxr_max(conv->input_peak, 1u));
     for (uint32_t done = 0; done < tile->pixels;) {
         const target to = {y ? y + done * stride : NULL, words ? words + done * stride : NULL, tile->channel,
                            tile->channel + tile->channels, stride};
@@ -443,6 +308,7 @@ static void make_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, con
         p.inner_step = (size_t)conv->op->dilation[1] * l.quads * l.quad_bytes;
         for (uint32_t v = l.narrow ? 0u : first / WIDEST * WIDEST; v < end; v += WIDEST) {
             p.weights = (const __m256i *)(const void *)(buffers->packed + QXR_PACK_HEAD + v * l.vector_bytes);
+            p.runs = (const uint16_t *)(const void *)(buffers->packed + l.runs) + v / WIDEST * l.most_runs;
             multiply_block(conv, &l, &rows, add, &p, v, &part, &to);
         }
         done += part.pixels;

@@ -58,7 +58,9 @@
 
 /* The other operators, likewise: each kernel of an instruction set has at least one row.
  *
- * QXR_OPERATOR(name, opcode, flags, parameter, count, channels, height, width, storage of the input, window) */
+ * QXR_OPERATOR(name, opcode, flags, parameter, count, channels, height, width, storage of the input, window)
+ *
+ * The count of a rescale: bits of its multipliers, 0 for 17. */
 #define QXR_OPERATORS(QXR_OPERATOR)                                                                              \
     QXR_OPERATOR("threshold 1", QXR_THRESHOLD, QXR_PER_CHANNEL, 0, 1, 64, 56, 56, QXR_I32, 0)                    \
     QXR_OPERATOR("threshold 3", QXR_THRESHOLD, QXR_PER_CHANNEL, 0, 3, 64, 56, 56, QXR_I32, 0)                    \
@@ -69,6 +71,7 @@
     QXR_OPERATOR("threshold 15 table", QXR_THRESHOLD, QXR_PER_CHANNEL | QXR_LEVEL_TABLE, 0, 15, 64, 56, 56, QXR_I32, 0) \
     QXR_OPERATOR("threshold 255", QXR_THRESHOLD, QXR_PER_CHANNEL, 0, 255, 64, 56, 56, QXR_I32, 0)                \
     QXR_OPERATOR("rescale", QXR_RESCALE, QXR_PER_CHANNEL, 20, 0, 64, 56, 56, QXR_I32, 0)                         \
+    QXR_OPERATOR("rescale by 10 bits", QXR_RESCALE, QXR_PER_CHANNEL, 0, 10, 64, 56, 56, QXR_I32, 0)              \
     QXR_OPERATOR("rescale shared 13", QXR_RESCALE, 0, 32, 0, 13, 56, 56, QXR_I32, 0)                             \
     QXR_OPERATOR("rescale of 40", QXR_RESCALE, 0, 40, 0, 13,     56, 56, QXR_I32, 0)                             \
     QXR_OPERATOR("rescale beyond 32 bits", QXR_RESCALE, QXR_PER_CHANNEL, 0, 0, 61, 56, 56, QXR_I32, 0)           \

@@ -31,13 +31,17 @@ void qxr_apply_border_bias(const qxr_work *work, uint32_t pixel, uint32_t channe
     int32_t *y = span->to;
     uint32_t row = pixel / width, column = pixel % width;
     values += channel;
-    for (uint32_t p = 0; p < span->pixels; p++, x += span->from_pitch, y += span->to_pitch) {
+    for (uint32_t p = 0; p < span->pixels;) {
+        const uint32_t most = qxr_min(span->pixels - p, width - column);
         const int32_t *bias = values + ((size_t)rows[row] * column_classes + columns[column]) * channels;
-        store_lanes(y, lanes, _mm256_add_epi32(load_lanes(x, lanes), load_lanes(bias, lanes)));
-        if (++column == width) {
-            column = 0;
-            row++;
-        }
+        const __m256i added = load_lanes(bias, lanes);
+        uint32_t run = 1; /* pixels of a row with the same bias: nearly all but those at the border */
+        while (run < most && columns[column + run] == columns[column])
+            run++;
+        p += run;
+        column = column + run == width ? (row++, 0u) : column + run;
+        for (; run; run--, x += span->from_pitch, y += span->to_pitch)
+            store_lanes(y, lanes, _mm256_add_epi32(load_lanes(x, lanes), added));
     }
 }
 
@@ -60,6 +64,7 @@ void qxr_read_rescale(const qxr_work *work, const qxr_tile *tile, uint32_t c, ui
     const uint64_t lo = magnitude(work->in[0]->lo), hi = magnitude(work->in[0]->hi), most = lo > hi ? lo : hi;
     int64_t r[LANES] = {0};
     int64_t m[LANES] = {0};
+    int32_t whole[2][LANES] = {{0}};
     k->shift = work->op->parameter;
     k->lanes = lanes;
     k->lo = work->op->first;
@@ -69,6 +74,8 @@ void qxr_read_rescale(const qxr_work *work, const qxr_tile *tile, uint32_t c, ui
         const uint32_t at = per_channel ? first + i : 0u;
         r[i % 2u * 4u + i / 2u] = addend[at]; /* even channels, then odd ones */
         m[i % 2u * 4u + i / 2u] = multiplier[at];
+        whole[0][i] = multiplier[at];
+        whole[1][i] = (int32_t)addend[at];
         /* At most 2^62 each. */
         k->fits = k->fits && most * magnitude(multiplier[at]) + magnitude(addend[at]) < (uint64_t)1 << (31u + k->shift);
     }
@@ -76,6 +83,8 @@ void qxr_read_rescale(const qxr_work *work, const qxr_tile *tile, uint32_t c, ui
         k->addend[half] = _mm256_loadu_si256((const __m256i *)(const void *)(r + 4u * half));
         k->multiplier[half] = _mm256_loadu_si256((const __m256i *)(const void *)(m + 4u * half));
     }
+    k->whole[0] = load_lanes(whole[0], LANES);
+    k->whole[1] = load_lanes(whole[1], LANES);
 }
 
 /* AVX2 shifts 64 bits only logically: the sign bit is turned round before the shift, and taken off behind it. */
@@ -131,10 +140,26 @@ INLINE void rescale_narrow(const qxr_span *span, size_t from_pitch, size_t to_pi
     }
 }
 
+/* Without a shift, in 32 bits. */
+INLINE void rescale_whole(const qxr_span *span, size_t from_pitch, size_t to_pitch, const qxr_rescale_column *k,
+                          uint32_t lanes)
+{
+    const __m256i lo = _mm256_set1_epi32(k->lo), hi = _mm256_set1_epi32(k->hi), m = k->whole[0], r = k->whole[1];
+    const int32_t *from = span->from;
+    int32_t *y = span->to;
+    const uint32_t pixels = span->pixels;
+    UNROLL_4 for (uint32_t p = 0; p < pixels; p++) {
+        const __m256i v = _mm256_add_epi32(_mm256_mullo_epi32(load_lanes(from + p * from_pitch, lanes), m), r);
+        store_lanes(y + p * to_pitch, lanes, _mm256_min_epi32(_mm256_max_epi32(v, lo), hi));
+    }
+}
+
 void qxr_apply_rescale(const qxr_rescale_column *k, const qxr_span *span)
 {
     if (!k->fits)
         rescale_wide(k, span);
+    else if (k->lanes == LANES && k->shift == 0u)
+        WITH_PITCH(rescale_whole, span, k, LANES);
     else if (k->lanes == LANES)
         WITH_PITCH(rescale_narrow, span, k, LANES);
     else

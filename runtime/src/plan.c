@@ -62,7 +62,9 @@ void qxr_tile_shape(const qxr_isa *isa, const qxr_tensor *tensor, size_t weights
     uint32_t m = qxr_min(all_channels, far ? BLOCK_UNIT : isa->tile_channels);
     uint32_t n = qxr_min(all_pixels, isa->tile_elements / m);
     m = qxr_min(all_channels, isa->tile_elements / n);
-    if (n < all_pixels && n > PIXEL_UNIT)
+    if (n < all_pixels && n > tensor->extent[2])
+        n -= n % tensor->extent[2];
+    else if (n < all_pixels && n > PIXEL_UNIT)
         n -= n % PIXEL_UNIT;
     if (m < all_channels && m > BLOCK_UNIT)
         m -= m % BLOCK_UNIT;

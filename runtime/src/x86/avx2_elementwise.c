@@ -1,4 +1,6 @@
 /* The other elementwise operators with AVX2. */
+#include <string.h>
+
 #include "x86/avx2_lanes.h"
 
 void qxr_avx2_add(const qxr_work *work, const qxr_tile *tile, int32_t *y)
@@ -53,38 +55,55 @@ void qxr_avx2_border_bias(const qxr_work *work, const qxr_tile *tile, int32_t *y
     }
 }
 
-static uint64_t magnitude(int64_t value) { return value < 0 ? 0u - (uint64_t)value : (uint64_t)value; }
+static uint32_t magnitude(int32_t value) { return value < 0 ? 0u - (uint32_t)value : (uint32_t)value; }
+
+static __m256i magnitudes64(__m256i v)
+{
+    const __m256i sign = _mm256_cmpgt_epi64(_mm256_setzero_si256(), v);
+    return _mm256_sub_epi64(_mm256_xor_si256(v, sign), sign);
+}
+
+/* The bits that |x| |multiplier| + |addend| may have above the shifted 32, for x up to `most`; each factor fits 32 bits and
+ * the sum 64. */
+static __m256i bits_above(uint32_t most, __m256i multiplier, __m256i addend, uint32_t shift)
+{
+    const __m256i product = _mm256_mul_epu32(_mm256_set1_epi64x(most), _mm256_abs_epi32(multiplier));
+    return _mm256_srl_epi64(_mm256_add_epi64(product, magnitudes64(addend)), _mm_cvtsi32_si128(31 + (int32_t)shift));
+}
 
 void qxr_read_rescale(const qxr_work *work, const qxr_tile *tile, uint32_t c, uint32_t lanes, qxr_rescale_column *k)
 {
     const int per_channel = (work->op->flags & QXR_PER_CHANNEL) != 0;
     const uint32_t channels = per_channel ? work->out->extent[0] : 1u, first = per_channel ? tile->channel + c : 0u;
-    const int64_t *addend = (const int64_t *)(const void *)qxr_constants(work);
-    const int32_t *multiplier = (const int32_t *)(addend + channels);
-    const uint64_t lo = magnitude(work->in[0]->lo), hi = magnitude(work->in[0]->hi), most = lo > hi ? lo : hi;
+    const int64_t *addend = (const int64_t *)(const void *)qxr_constants(work) + first;
+    const int32_t *multiplier = (const int32_t *)(const void *)(qxr_constants(work) + 8u * channels) + first;
+    const uint32_t most = qxr_max(magnitude(work->in[0]->lo), magnitude(work->in[0]->hi));
     int64_t r[LANES] = {0};
-    int64_t m[LANES] = {0};
-    int32_t whole[2][LANES] = {{0}};
+    int32_t m[LANES] = {0};
+    for (uint32_t i = 0; i < lanes && (!per_channel || lanes < LANES); i++) {
+        r[i] = addend[per_channel ? i : 0u];
+        m[i] = multiplier[per_channel ? i : 0u];
+    }
+    if (per_channel && lanes == LANES) {
+        memcpy(r, addend, sizeof r);
+        memcpy(m, multiplier, sizeof m);
+    }
+    const __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)r);
+    const __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(r + 4));
     k->shift = work->op->parameter;
     k->lanes = lanes;
     k->lo = work->op->first;
     k->hi = work->op->second;
-    k->fits = k->shift <= 32u;
-    for (uint32_t i = 0; i < lanes; i++) {
-        const uint32_t at = per_channel ? first + i : 0u;
-        r[i % 2u * 4u + i / 2u] = addend[at]; /* even channels, then odd ones */
-        m[i % 2u * 4u + i / 2u] = multiplier[at];
-        whole[0][i] = multiplier[at];
-        whole[1][i] = (int32_t)addend[at];
-        /* At most 2^62 each. */
-        k->fits = k->fits && most * magnitude(multiplier[at]) + magnitude(addend[at]) < (uint64_t)1 << (31u + k->shift);
+    k->multiplier[0] = load_lanes(m, LANES);
+    k->multiplier[1] = _mm256_srli_epi64(k->multiplier[0], 32);
+    k->addend[0] = _mm256_permute4x64_epi64(_mm256_unpacklo_epi64(low, high), 0xD8);
+    k->addend[1] = _mm256_permute4x64_epi64(_mm256_unpackhi_epi64(low, high), 0xD8);
+    k->fits = 0;
+    if (k->shift <= 32u) {
+        const __m256i above = _mm256_or_si256(bits_above(most, k->multiplier[0], k->addend[0], k->shift),
+                                              bits_above(most, k->multiplier[1], k->addend[1], k->shift));
+        k->fits = _mm256_testz_si256(above, above);
     }
-    for (uint32_t half = 0; half < 2u; half++) {
-        k->addend[half] = _mm256_loadu_si256((const __m256i *)(const void *)(r + 4u * half));
-        k->multiplier[half] = _mm256_loadu_si256((const __m256i *)(const void *)(m + 4u * half));
-    }
-    k->whole[0] = load_lanes(whole[0], LANES);
-    k->whole[1] = load_lanes(whole[1], LANES);
 }
 
 /* AVX2 shifts 64 bits only logically: the sign bit is turned round before the shift, and taken off behind it. */
@@ -144,7 +163,8 @@ INLINE void rescale_narrow(const qxr_span *span, size_t from_pitch, size_t to_pi
 INLINE void rescale_whole(const qxr_span *span, size_t from_pitch, size_t to_pitch, const qxr_rescale_column *k,
                           uint32_t lanes)
 {
-    const __m256i lo = _mm256_set1_epi32(k->lo), hi = _mm256_set1_epi32(k->hi), m = k->whole[0], r = k->whole[1];
+    const __m256i lo = _mm256_set1_epi32(k->lo), hi = _mm256_set1_epi32(k->hi), m = k->multiplier[0];
+    const __m256i r = _mm256_blend_epi32(k->addend[0], _mm256_slli_epi64(k->addend[1], 32), 0xAA);
     const int32_t *from = span->from;
     int32_t *y = span->to;
     const uint32_t pixels = span->pixels;

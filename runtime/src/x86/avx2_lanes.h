@@ -62,8 +62,7 @@ void qxr_apply_threshold(const qxr_threshold_column *k, const qxr_span *span);
 
 /* Parameters of eight channels for their even and odd lanes, which are multiplied separately. */
 typedef struct qxr_rescale_column {
-    __m256i multiplier[2], addend[2]; /* of the even channels, of the odd ones */
-    __m256i whole[2];                 /* multiplier and addend in 32 bits */
+    __m256i multiplier[2], addend[2]; /* of the even channels, with the odd ones above them; of the odd ones */
     uint32_t shift, lanes;
     int32_t lo, hi;
     int fits; /* the shifted result of every input fits 32 bits, before it is clamped */

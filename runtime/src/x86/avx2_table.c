@@ -422,6 +422,10 @@ static void make_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, con
                       int16_t *words, size_t stride)
 {
     const qxr_table_layout l = qxr_table_plan(conv);
+    if (l.bits) {
+        qxr_table_bits_tile(conv, &l, buffers, tile, y, words, stride);
+        return;
+    }
     const int32_t *add = (const int32_t *)(const void *)(buffers->packed + l.sums);
     const uint32_t width = conv->out->extent[2], rows_at_a_time = qxr_table_chunk(conv, &l);
     const uint32_t first = tile->channel / LANES * l.code.planes;

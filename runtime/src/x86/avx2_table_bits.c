@@ -155,6 +155,7 @@ INLINE void slide(__m256i sum[MOST_PIXELS][MOST_VECTORS], const uint8_t *at, siz
                         continue;
                     const __m256i pattern = _mm256_load_si256(w + (size_t)h * (pixel / bytes) * (size_t)width + v);
                     sum[j - h][v] = _mm256_add_epi8(sum[j - h][v], _mm256_shuffle_epi8(entry, pattern));
+                    __asm__("" : "+x"(sum[j - h][v]));
                 }
         }
 }

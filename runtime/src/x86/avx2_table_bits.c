@@ -59,26 +59,28 @@ int qxr_table_is_symmetric(const qxr_table_layout *l)
 
 /* ---- Inputs ---- */
 
-static inline void copy_pair(const uint8_t *from, uint8_t *to)
+/* `at`: 32 times the byte, and bits that do not count. */
+static inline void copy_pair(const uint8_t *table, uint32_t at, uint8_t *to)
 {
-    _mm256_store_si256((__m256i *)(void *)to, _mm256_load_si256((const __m256i *)(const void *)from));
+    const void *from = table + (at & 255u * PAIR_BYTES);
+    _mm256_store_si256((__m256i *)(void *)to, _mm256_load_si256((const __m256i *)from));
 }
 
 void qxr_table_bits_entries(const qxr_table_layout *l, const uint8_t *input, size_t count, uint8_t *to)
 {
-    const uint8_t(*table)[PAIR_BYTES] = pairs[l->symmetric];
+    const uint8_t *table = pairs[l->symmetric][0];
     size_t i = 0;
     for (; i + 32u <= count; i += 32u, to += 4 * PAIR_BYTES) {
         const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(input + i));
         const uint32_t bits = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(x, 7));
-        copy_pair(table[bits & 255u], to);
-        copy_pair(table[bits >> 8 & 255u], to + PAIR_BYTES);
-        copy_pair(table[bits >> 16 & 255u], to + 2 * PAIR_BYTES);
-        copy_pair(table[bits >> 24], to + 3 * PAIR_BYTES);
+        copy_pair(table, bits << 5, to);
+        copy_pair(table, bits >> 3, to + PAIR_BYTES);
+        copy_pair(table, bits >> 11, to + 2 * PAIR_BYTES);
+        copy_pair(table, bits >> 19, to + 3 * PAIR_BYTES);
     }
     for (; i < count; i += 8u, to += PAIR_BYTES) {
         const __m128i x = _mm_loadl_epi64((const __m128i *)(const void *)(input + i));
-        copy_pair(table[(uint32_t)_mm_movemask_epi8(_mm_slli_epi16(x, 7)) & 255u], to);
+        copy_pair(table, (uint32_t)_mm_movemask_epi8(_mm_slli_epi16(x, 7)) << 5, to);
     }
 }
 
@@ -216,6 +218,8 @@ static product_function *choose(const qxr_conv *conv, const qxr_table_layout *l)
 typedef struct finish {
     __m256i delta, add[MOST_VECTORS][2]; /* in 16 bits */
     int unit;                            /* delta is 1, and there is nothing to be added for each pixel */
+    uint32_t vectors;
+    int narrow;
 } finish;
 
 static inline __m256i low_halves(const int32_t *at)
@@ -232,6 +236,8 @@ static finish read_finish(const qxr_table_layout *l, const int32_t *add)
     finish f;
     f.delta = _mm256_set1_epi16((int16_t)delta);
     f.unit = l->symmetric && delta == 1;
+    f.vectors = l->vectors;
+    f.narrow = l->narrow;
     for (uint32_t v = 0; v < l->vectors; v++) {
         f.add[v][0] = low_halves(add + v * LANES);
         f.add[v][1] = l->narrow ? f.add[v][0] : low_halves(add + v * LANES + LANES / 2);
@@ -244,7 +250,7 @@ INLINE void finish_pixels(const finish *f, const product *p, const uint32_t *res
 {
     const __m256i delta = f->delta;
     for (uint32_t r = 0; r < count; r++, y += stride) {
-        const __m256i more = unit ? _mm256_setzero_si256() : _mm256_set1_epi16((int16_t)rest[r]);
+        const __m256i more = rest ? _mm256_set1_epi16((int16_t)rest[r]) : _mm256_setzero_si256();
         for (uint32_t v = 0; v < width; v++) {
             __m256i a = p->sums[r][v][0], b = p->sums[r][v][1];
             __m256i *to = (__m256i *)(void *)(y + v * LANES);
@@ -267,57 +273,61 @@ INLINE void finish_pixels(const finish *f, const product *p, const uint32_t *res
     }
 }
 
-static void finish_some(const finish *f, const product *p, const qxr_table_layout *l, const uint32_t *rest,
-                        uint32_t count, int16_t *y, size_t stride)
+/* `rest`: lowest weight times the sum of the window, or null. */
+INLINE void finish_some(const finish *f, const product *p, const uint32_t *rest, uint32_t count, int16_t *y, size_t stride)
 {
-    if (l->narrow && f->unit)
-        finish_pixels(f, p, rest, count, y, stride, 1, 1, 1);
-    else if (l->narrow)
+    if (f->narrow && f->unit)
+        finish_pixels(f, p, NULL, count, y, stride, 1, 1, 1);
+    else if (f->narrow)
         finish_pixels(f, p, rest, count, y, stride, 1, 1, 0);
     else if (f->unit)
-        finish_pixels(f, p, rest, count, y, stride, 0, l->vectors, 1);
+        finish_pixels(f, p, NULL, count, y, stride, 0, f->vectors, 1);
+    else if (rest)
+        finish_pixels(f, p, rest, count, y, stride, 0, f->vectors, 0);
     else
-        finish_pixels(f, p, rest, count, y, stride, 0, l->vectors, 0);
+        finish_pixels(f, p, NULL, count, y, stride, 0, f->vectors, 0);
 }
 
-/* Part of some pixels' results to a tile that holds not all channels, or has 32 bits. */
-static void copy_part(const int16_t *from, size_t channels, uint32_t count, const qxr_tile *tile, int32_t *y,
-                      int16_t *words, size_t stride)
+/* Where the results of a tile go. */
+typedef struct target {
+    int32_t *y;     /* these, or words */
+    int16_t *words;
+    size_t stride;
+    uint32_t channel, channels; /* of the layer, that the tile holds */
+    int whole;                  /* words of all channels */
+} target;
+
+/* Some pixels' results to a tile that holds not all channels, or has 32 bits. */
+static __attribute__((noinline)) void finish_part(const finish *f, const product *p, const uint32_t *rest,
+                                                  uint32_t count, const target *to, size_t at)
 {
+    const size_t channels = f->narrow ? NARROW : f->vectors * LANES;
+    int16_t part[MOST_PIXELS * LANES];
+    finish_some(f, p, rest, count, part, channels);
     for (uint32_t r = 0; r < count; r++)
-        for (uint32_t c = 0; c < tile->channels; c++) {
-            const int16_t value = from[r * channels + tile->channel + c];
-            if (words)
-                words[r * stride + c] = value;
+        for (uint32_t c = 0; c < to->channels; c++) {
+            const int16_t value = part[r * channels + to->channel + c];
+            if (to->words)
+                to->words[at + r * to->stride + c] = value;
             else
-                y[r * stride + c] = value;
+                to->y[at + r * to->stride + c] = value;
         }
 }
 
-/* Pixels of one row of the result, from `pixel` on. */
-typedef struct run {
-    const uint8_t *at;
-    const uint32_t *rest;
-    uint32_t pixels;
-} run;
-
-static void run_row(product *p, product_function *multiply_some, const finish *f, const qxr_table_layout *l,
-                    const run *some, const qxr_tile *tile, int32_t *y, int16_t *words, size_t stride)
+/* Some pixels of one row of the result, pixel `done` of the tile and those behind it. */
+static void multiply_row(product *p, product_function *multiply_some, const finish *f, const uint32_t *rest,
+                         uint32_t pixels, const target *to, uint32_t done)
 {
-    const uint32_t most = l->vectors == 1u ? 8u : 4u;
-    const size_t channels = l->narrow ? NARROW : l->vectors * LANES;
-    const int whole = words && tile->channels == channels;
-    p->at = some->at;
-    for (uint32_t done = 0; done < some->pixels; done += most, p->at += most * p->step) {
-        const uint32_t count = qxr_min(most, some->pixels - done);
-        int16_t part[MOST_PIXELS * LANES];
+    const uint32_t most = f->vectors == 1u ? 8u : 4u;
+    size_t at = done * to->stride;
+    for (uint32_t i = 0; i < pixels; i += most, p->at += most * p->step, at += most * to->stride) {
+        const uint32_t count = qxr_min(most, pixels - i);
+        const uint32_t *some = rest ? rest + i : NULL;
         multiply_some(p);
-        if (whole) {
-            finish_some(f, p, l, some->rest + done, count, words + done * stride, stride);
-            continue;
-        }
-        finish_some(f, p, l, some->rest + done, count, part, channels);
-        copy_part(part, channels, count, tile, y ? y + done * stride : NULL, words ? words + done * stride : NULL, stride);
+        if (to->whole)
+            finish_some(f, p, some, count, to->words + at, to->stride);
+        else
+            finish_part(f, p, some, count, to, at);
     }
 }
 
@@ -326,6 +336,7 @@ void qxr_table_bits_tile(const qxr_conv *conv, const qxr_table_layout *l, const 
 {
     const uint32_t width = conv->out->extent[2], rows_at_a_time = qxr_table_chunk(conv, l);
     const size_t pixel_bytes = (size_t)l->quads * l->quad_bytes;
+    const target to = {y, words, stride, tile->channel, tile->channels, words && tile->channels == conv->out->extent[0]};
     const finish f = read_finish(l, (const int32_t *)(const void *)(buffers->packed + l->sums));
     product p;
     product_function *multiply_some;
@@ -345,11 +356,11 @@ void qxr_table_bits_tile(const qxr_conv *conv, const qxr_table_layout *l, const 
         while (done < end) {
             const uint32_t row = (tile->pixel + done) / width, column = (tile->pixel + done) % width;
             const size_t below = (size_t)(row - first) * conv->op->stride[0] * rows.width * pixel_bytes;
-            const run some = {rows.quads + below + column * p.step, rows.rest + (size_t)(row - first) * width + column,
-                              qxr_min(width - column, end - done)};
-            run_row(&p, multiply_some, &f, l, &some, tile, y ? y + done * stride : NULL,
-                    words ? words + done * stride : NULL, stride);
-            done += some.pixels;
+            const uint32_t some = qxr_min(width - column, end - done);
+            const uint32_t *rest = l->symmetric ? NULL : rows.rest + (size_t)(row - first) * width + column;
+            p.at = rows.quads + below + column * p.step;
+            multiply_row(&p, multiply_some, &f, rest, some, &to, done);
+            done += some;
         }
     }
 }

@@ -241,7 +241,7 @@ qxr_table_rows qxr_table_inputs(const qxr_conv *conv, const qxr_table_layout *l,
     for (uint32_t i = 0; i < out_rows && l->code.lowest && !l->symmetric; i++)
         sum_windows(conv, l->code.lowest, sum + (size_t)i * conv->op->stride[0] * pitch, pitch,
                     rest + (size_t)i * width);
-    if (!l->code.lowest || l->symmetric)
+    if (!l->code.lowest)
         memset(rest, 0, (size_t)out_rows * width * sizeof *rest);
     memset(quads + rows * row_quads * l->quad_bytes, 0, SLACK);
     return made;

@@ -7,10 +7,8 @@
  *   sign; then no sum over the window is needed.
  * - Pixels of a product lie in one row, at equal distances. What is behind the end of a row is computed and dropped.
  * - Results are words. */
-#include "x86/avx2_table.h"
+#include "x86/avx2_table_finish.h"
 #include "x86/avx2_words.h"
-
-#include <string.h>
 
 enum {
     PAIR_BYTES = 2 * ENTRY_BYTES,
@@ -222,14 +220,6 @@ typedef struct finish {
     int narrow;
 } finish;
 
-static inline __m256i low_halves(const int32_t *at)
-{
-    const __m256i mask = _mm256_set1_epi32(0xFFFF), *from = (const __m256i *)(const void *)at;
-    const __m256i a = _mm256_and_si256(_mm256_loadu_si256(from), mask);
-    const __m256i b = _mm256_and_si256(_mm256_loadu_si256(from + 1), mask);
-    return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xD8);
-}
-
 static finish read_finish(const qxr_table_layout *l, const int32_t *add)
 {
     const int32_t delta = l->symmetric ? l->code.delta[0] / 2 : l->code.delta[0];
@@ -288,43 +278,35 @@ INLINE void finish_some(const finish *f, const product *p, const uint32_t *rest,
         finish_pixels(f, p, NULL, count, y, stride, 0, f->vectors, 0);
 }
 
-/* Where the results of a tile go. */
-typedef struct target {
-    int32_t *y;     /* these, or words */
-    int16_t *words;
-    size_t stride;
-    uint32_t channel, channels; /* of the layer, that the tile holds */
-    int whole;                  /* words of all channels */
-} target;
-
 /* Some pixels' results to a tile that holds not all channels, or has 32 bits. */
 static __attribute__((noinline)) void finish_part(const finish *f, const product *p, const uint32_t *rest,
-                                                  uint32_t count, const target *to, size_t at)
+                                                  uint32_t count, const qxr_table_target *to, size_t at)
 {
     const size_t channels = f->narrow ? NARROW : f->vectors * LANES;
     int16_t part[MOST_PIXELS * LANES];
     finish_some(f, p, rest, count, part, channels);
     for (uint32_t r = 0; r < count; r++)
-        for (uint32_t c = 0; c < to->channels; c++) {
-            const int16_t value = part[r * channels + to->channel + c];
+        for (uint32_t c = to->first; c < to->last; c++) {
+            const size_t i = at + r * to->stride + c - to->first;
             if (to->words)
-                to->words[at + r * to->stride + c] = value;
+                to->words[i] = part[r * channels + c];
             else
-                to->y[at + r * to->stride + c] = value;
+                to->y[i] = part[r * channels + c];
         }
 }
 
 /* Some pixels of one row of the result, pixel `done` of the tile and those behind it. */
 static void multiply_row(product *p, product_function *multiply_some, const finish *f, const uint32_t *rest,
-                         uint32_t pixels, const target *to, uint32_t done)
+                         uint32_t pixels, const qxr_table_target *to, uint32_t done)
 {
     const uint32_t most = f->vectors == 1u ? 8u : 4u;
+    const int whole = to->words && to->last - to->first == (f->narrow ? NARROW : f->vectors * LANES);
     size_t at = done * to->stride;
     for (uint32_t i = 0; i < pixels; i += most, p->at += most * p->step, at += most * to->stride) {
         const uint32_t count = qxr_min(most, pixels - i);
         const uint32_t *some = rest ? rest + i : NULL;
         multiply_some(p);
-        if (to->whole)
+        if (whole)
             finish_some(f, p, some, count, to->words + at, to->stride);
         else
             finish_part(f, p, some, count, to, at);
@@ -336,7 +318,7 @@ void qxr_table_bits_tile(const qxr_conv *conv, const qxr_table_layout *l, const 
 {
     const uint32_t width = conv->out->extent[2], rows_at_a_time = qxr_table_chunk(conv, l);
     const size_t pixel_bytes = (size_t)l->quads * l->quad_bytes;
-    const target to = {y, words, stride, tile->channel, tile->channels, words && tile->channels == conv->out->extent[0]};
+    const qxr_table_target to = {y, words, tile->channel, tile->channel + tile->channels, stride};
     const finish f = read_finish(l, (const int32_t *)(const void *)(buffers->packed + l->sums));
     product p;
     product_function *multiply_some;

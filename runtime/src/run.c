@@ -138,13 +138,14 @@ static void report(const qxr_host *host, uint32_t first, uint32_t end)
 /* A convolution without its packed weights runs on the scalar kernel, which reads the rows of the file. */
 static void choose_kernel(qxr_group *group, qxr_conv *conv, const uint8_t **next_packed)
 {
-    const size_t bytes = qxr_packed_bytes(group->model, group->first);
+    size_t bytes;
     group->conv = NULL;
     if (qxr_get_op(group->model, group->first)->opcode != QXR_CONV2D)
         return;
     qxr_describe_conv(group->model, group->first, conv);
     group->conv = conv;
     group->kernel = qxr_choose_conv(group->isa, conv);
+    bytes = qxr_round_up(group->kernel->packed_size(conv), 64u);
     group->packed = *next_packed;
     if (bytes && !group->packed)
         group->kernel = &qxr_scalar_conv_kernel;
@@ -224,9 +225,9 @@ qxr_status qxr_run(const qxr_model *model, void *arena, size_t arena_size, const
         return QXR_ERROR_ARGUMENT;
     if ((uintptr_t)arena % 64u)
         return QXR_ERROR_ALIGNMENT;
-    if (arena_size < qxr_arena_size(model, threads))
-        return QXR_ERROR_ARENA_SIZE;
     sizes = qxr_plan_scratch(model);
+    if (arena_size < qxr_scratch_end(model, &sizes, threads))
+        return QXR_ERROR_ARENA_SIZE;
     group.model = model;
     group.isa = qxr_model_isa(model);
     group.host = host;

@@ -99,7 +99,7 @@ void qxr_read_rescale(const qxr_work *work, const qxr_tile *tile, uint32_t c, ui
     k->addend[0] = _mm256_permute4x64_epi64(_mm256_unpacklo_epi64(low, high), 0xD8);
     k->addend[1] = _mm256_permute4x64_epi64(_mm256_unpackhi_epi64(low, high), 0xD8);
     k->fits = 0;
-    if (k->shift <= 32u) {
+    if (k->shift < 32u) {
         const __m256i above = _mm256_or_si256(bits_above(most, k->multiplier[0], k->addend[0], k->shift),
                                               bits_above(most, k->multiplier[1], k->addend[1], k->shift));
         k->fits = _mm256_testz_si256(above, above);
@@ -138,7 +138,7 @@ static void rescale_wide(const qxr_rescale_column *s, const qxr_span *span)
     }
 }
 
-/* The same where the shifted result fits 32 bits: its lower half needs no sign from above, as the shift is at most 32,
+/* The same where the shifted result fits 32 bits: its lower half needs no sign from above, as the shift is below 32,
  * and it is clamped in 32 bits. */
 INLINE void rescale_narrow(const qxr_span *span, size_t from_pitch, size_t to_pitch, const qxr_rescale_column *k,
                            uint32_t lanes)
@@ -174,9 +174,32 @@ INLINE void rescale_whole(const qxr_span *span, size_t from_pitch, size_t to_pit
     }
 }
 
+/* The same for shifts of at least 32: the upper half of the sum has its sign, and always fits. */
+INLINE void rescale_high(const qxr_span *span, size_t from_pitch, size_t to_pitch, const qxr_rescale_column *k,
+                         uint32_t lanes)
+{
+    const __m128i shift = _mm_cvtsi32_si128((int32_t)k->shift - 32);
+    const __m256i lo = _mm256_set1_epi32(k->lo), hi = _mm256_set1_epi32(k->hi);
+    const __m256i m0 = k->multiplier[0], m1 = k->multiplier[1], r0 = k->addend[0], r1 = k->addend[1];
+    const int32_t *from = span->from;
+    int32_t *y = span->to;
+    const uint32_t pixels = span->pixels;
+    UNROLL_4 for (uint32_t p = 0; p < pixels; p++) {
+        const __m256i x = load_lanes(from + p * from_pitch, lanes);
+        const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(x, m0), r0);
+        const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(x, 32), m1), r1);
+        const __m256i v = _mm256_sra_epi32(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA), shift);
+        store_lanes(y + p * to_pitch, lanes, _mm256_min_epi32(_mm256_max_epi32(v, lo), hi));
+    }
+}
+
 void qxr_apply_rescale(const qxr_rescale_column *k, const qxr_span *span)
 {
-    if (!k->fits)
+    if (k->shift >= 32u && k->lanes == LANES)
+        WITH_PITCH(rescale_high, span, k, LANES);
+    else if (k->shift >= 32u)
+        rescale_high(span, span->from_pitch, span->to_pitch, k, k->lanes);
+    else if (!k->fits)
         rescale_wide(k, span);
     else if (k->lanes == LANES && k->shift == 0u)
         WITH_PITCH(rescale_whole, span, k, LANES);

@@ -6,9 +6,13 @@
 #ifdef __clang__
 #define UNROLL_2 _Pragma("clang loop unroll_count(2)")
 #define UNROLL_4 _Pragma("clang loop unroll_count(4)")
+#define UNROLL_8 _Pragma("clang loop unroll_count(8)")
+#define UNROLL_16 _Pragma("clang loop unroll_count(16)")
 #else
 #define UNROLL_2 _Pragma("GCC unroll 2")
 #define UNROLL_4 _Pragma("GCC unroll 4")
+#define UNROLL_8 _Pragma("GCC unroll 8")
+#define UNROLL_16 _Pragma("GCC unroll 16")
 #endif
 
 #endif

@@ -10,7 +10,7 @@
  * 16 channels have their two planes, or two steps of their one, in the halves of one vector. */
 #include <string.h>
 
-#include "x86/avx2_table.h"
+#include "x86/avx2_table_finish.h"
 #include "x86/avx2_words.h"
 
 enum { MOST_INPUT = 3 };
@@ -33,102 +33,6 @@ static int suits(const qxr_conv *conv)
 static size_t packed_size(const qxr_conv *conv) { return qxr_table_plan(conv).bytes; }
 
 /* ---- Sums to results ---- */
-
-typedef struct target {
-    int32_t *y;     /* of the first pixel and channel of the tile */
-    int16_t *words; /* or this, where all results fit */
-    uint32_t first, last; /* channels of the tile */
-    size_t stride;        /* elements from pixel to pixel */
-} target;
-
-/* 16 channels: delta[0] a + delta[1] b + sums + rest, with a and b in 16 bits. */
-INLINE void combine(__m256i a, __m256i b, __m256i deltas, const int32_t *sums, __m256i rest, int32_t *y)
-{
-    const __m256i *add = (const __m256i *)(const void *)sums;
-    const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), deltas);
-    const __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), deltas);
-    __m256i *to = (__m256i *)(void *)y;
-    _mm256_storeu_si256(to, _mm256_add_epi32(_mm256_add_epi32(low, rest), _mm256_loadu_si256(add)));
-    _mm256_storeu_si256(to + 1, _mm256_add_epi32(_mm256_add_epi32(high, rest), _mm256_loadu_si256(add + 1)));
-}
-
-/* Up to 32 channels from `channel` on, of which the tile may hold some. */
-static void finish_group(const qxr_table_layout *l, const __m256i (*sums)[2], __m256i deltas, const int32_t *add,
-                         __m256i rest, const target *to, int32_t *y, uint32_t channel)
-{
-    const __m256i none = _mm256_setzero_si256();
-    const uint32_t low = qxr_max(to->first, channel), high = qxr_min(to->last, channel + LANES);
-    const int whole = high - low == LANES, two = l->code.planes == 2u;
-    int32_t copy[LANES];
-    int32_t *at = whole ? y + (channel - to->first) : copy;
-    combine(sums[0][0], two ? sums[1][0] : none, deltas, add + channel, rest, at);
-    combine(sums[0][1], two ? sums[1][1] : none, deltas, add + channel + LANES / 2, rest, at + LANES / 2);
-    if (!whole)
-        memcpy(y + (low - to->first), copy + (low - channel), (high - low) * sizeof *copy);
-}
-
-/* A narrow layer's vector: a in the lower halves of the sums, b in the upper ones; even bytes are channels 0-7. */
-static void finish_narrow(const __m256i *sums, __m256i deltas, const int32_t *add, __m256i rest, const target *to,
-                          int32_t *y)
-{
-    const __m256i a = _mm256_permute2x128_si256(sums[0], sums[1], 0x20);
-    const __m256i b = _mm256_permute2x128_si256(sums[0], sums[1], 0x31);
-    const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), deltas);
-    const __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), deltas);
-    const __m256i *more = (const __m256i *)(const void *)add;
-    int32_t copy[NARROW];
-    const int whole = to->last - to->first == NARROW;
-    __m256i *out = (__m256i *)(void *)(whole ? y : copy);
-    _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20), rest),
-                                              _mm256_loadu_si256(more)));
-    _mm256_storeu_si256(out + 1, _mm256_add_epi32(_mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x31), rest),
-                                                  _mm256_loadu_si256(more + 1)));
-    if (!whole)
-        memcpy(y, copy + to->first, (to->last - to->first) * sizeof *y);
-}
-
-/* The low halves of 16 numbers. */
-static inline __m256i low_halves(const int32_t *at)
-{
-    const __m256i mask = _mm256_set1_epi32(0xFFFF), *from = (const __m256i *)(const void *)at;
-    const __m256i a = _mm256_and_si256(_mm256_loadu_si256(from), mask);
-    const __m256i b = _mm256_and_si256(_mm256_loadu_si256(from + 1), mask);
-    return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xD8);
-}
-
-/* 16 channels: delta[0] a + delta[1] b + rest; what is above 16 bits falls away in the end. */
-INLINE __m256i weigh(const __m256i *delta, __m256i a, __m256i b, __m256i rest, int two)
-{
-    const __m256i v = _mm256_add_epi16(_mm256_mullo_epi16(a, delta[0]), rest);
-    return two ? _mm256_add_epi16(v, _mm256_mullo_epi16(b, delta[1])) : v;
-}
-
-static inline void store_words(int16_t *y, __m256i v) { _mm256_storeu_si256((__m256i *)(void *)y, v); }
-
-/* Some pixels of a narrow layer. */
-INLINE void finish_narrow_words(const qxr_table_product *p, const __m256i *deltas, __m256i add, const uint32_t *rest,
-                                uint32_t count, int16_t *y, size_t stride, int two)
-{
-    const __m256i delta[MOST_PLANES] = {deltas[0], deltas[1]};
-    for (uint32_t r = 0; r < count; r++, y += stride) {
-        const __m256i *sums = p->sums[r][0], more = _mm256_add_epi16(_mm256_set1_epi16((int16_t)rest[r]), add);
-        const __m256i a = _mm256_permute2x128_si256(sums[0], sums[1], 0x20);
-        const __m256i b = _mm256_permute2x128_si256(sums[0], sums[1], 0x31);
-        store_words(y, two ? weigh(delta, a, b, more, 1) : weigh(delta, _mm256_add_epi16(a, b), b, more, 0));
-    }
-}
-
-/* 32 channels, or the half of them that the tile holds: bit i of `halves`. */
-INLINE void finish_words(const __m256i (*sums)[2], const __m256i *delta, const __m256i *add, __m256i rest,
-                         uint32_t halves, int16_t *y, int two)
-{
-    const __m256i a = _mm256_permute4x64_epi64(weigh(delta, sums[0][0], sums[two][0], rest, two), 0xD8);
-    const __m256i b = _mm256_permute4x64_epi64(weigh(delta, sums[0][1], sums[two][1], rest, two), 0xD8);
-    if (halves & 1u)
-        store_words(y, _mm256_add_epi16(a, add[0]));
-    if (halves & 2u)
-        store_words(y + LANES / 2, _mm256_add_epi16(b, add[1]));
-}
 
 /* Steps through the pixels of a tile. */
 typedef struct walk {
@@ -185,13 +89,25 @@ INLINE void take_pixels(walk *w, uint32_t count, uint32_t most, const uint8_t **
 typedef struct block {
     const qxr_table_layout *l;
     const int32_t *add;
-    const target *to;
+    const qxr_table_target *to;
     uint32_t vector, width;
     __m256i deltas;
     __m256i delta[MOST_PLANES];     /* in every 16 bits */
     __m256i words[WIDEST][2];       /* low halves of `add` for each vector of the first plane */
     uint32_t halves[WIDEST];        /* which sixteens of its channels the tile holds */
 } block;
+
+static inline void narrow_words(const block *b, const qxr_table_product *p, const uint32_t *rest, uint32_t count, int16_t *y)
+{
+    const __m256i delta[MOST_PLANES] = {b->delta[0], b->delta[1]}, add = b->words[0][0];
+    for (uint32_t r = 0; r < count; r++, y += b->to->stride) {
+        const __m256i some = _mm256_set1_epi16((int16_t)rest[r]);
+        if (b->l->copies)
+            finish_narrow_words(p->sums[r][0], delta, add, some, y, 0);
+        else
+            finish_narrow_words(p->sums[r][0], delta, add, some, y, 1);
+    }
+}
 
 static void narrow_block(const block *b, qxr_table_product *p, walk *w, uint32_t pixels)
 {
@@ -202,10 +118,8 @@ static void narrow_block(const block *b, qxr_table_product *p, walk *w, uint32_t
         const uint32_t count = qxr_min(most, pixels - q), *rest = w->rest;
         take_pixels(w, count, most, p->row);
         qxr_table_multiply(p, 1, count, b->l->copies);
-        if (words && b->l->copies)
-            finish_narrow_words(p, b->delta, b->words[0][0], rest, count, words + q * b->to->stride, b->to->stride, 0);
-        else if (words)
-            finish_narrow_words(p, b->delta, b->words[0][0], rest, count, words + q * b->to->stride, b->to->stride, 1);
+        if (words)
+            narrow_words(b, p, rest, count, words + q * b->to->stride);
         for (uint32_t r = 0; r < count && !words; r++, y += b->to->stride)
             finish_narrow(p->sums[r][0], b->deltas, b->add, _mm256_set1_epi32((int32_t)rest[r]), b->to, y);
     }
@@ -257,7 +171,7 @@ static void wide_block(const block *b, qxr_table_product *p, walk *w, uint32_t p
 
 /* Some pixels and all vectors of one block. */
 static void multiply_block(const qxr_conv *conv, const qxr_table_layout *l, const qxr_table_rows *rows,
-                           const int32_t *add, qxr_table_product *p, uint32_t vector, const qxr_tile *tile, const target *to)
+                           const int32_t *add, qxr_table_product *p, uint32_t vector, const qxr_tile *tile, const qxr_table_target *to)
 {
     const uint32_t low = (uint32_t)l->code.delta[0], high = (uint32_t)l->code.delta[l->copies ? 0 : 1];
     block b;
@@ -273,8 +187,9 @@ static void multiply_block(const qxr_conv *conv, const qxr_table_layout *l, cons
         const uint32_t channel = (vector + v) / l->code.planes * LANES;
         for (uint32_t half = 0; half < 2u; half++)
             b.words[v][half] = low_halves(add + channel + half * (LANES / 2));
-        b.halves[v] = (channel >= to->first && channel < to->last) |
-                      (channel + LANES / 2 >= to->first && channel + LANES / 2 < to->last) << 1;
+        b.halves[v] = channel >= to->first && channel < to->last ? 1u : 0u;
+        if (channel + LANES / 2 >= to->first && channel + LANES / 2 < to->last)
+            b.halves[v] |= 2u;
     }
     walk w = start_walk(conv, l, rows, tile->pixel);
     if (l->narrow)
@@ -288,6 +203,10 @@ static void make_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, con
                       int16_t *words, size_t stride)
 {
     const qxr_table_layout l = qxr_table_plan(conv);
+    if (l.bits) {
+        qxr_table_bits_tile(conv, &l, buffers, tile, y, words, stride);
+        return;
+    }
     const int32_t *add = (const int32_t *)(const void *)(buffers->packed + l.sums);
     const uint32_t width = conv->out->extent[2], rows_at_a_time = qxr_table_chunk(conv, &l);
     const uint32_t first = tile->channel / LANES * l.code.planes;
@@ -298,7 +217,7 @@ static void make_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, con
     p.inner = l.inner;
     p.steps = l.steps;
     for (uint32_t done = 0; done < tile->pixels;) {
-        const target to = {y ? y + done * stride : NULL, words ? words + done * stride : NULL, tile->channel,
+        const qxr_table_target to = {y ? y + done * stride : NULL, words ? words + done * stride : NULL, tile->channel,
                            tile->channel + tile->channels, stride};
         qxr_tile part = *tile;
         part.pixel = tile->pixel + done;

@@ -8,6 +8,7 @@
 #include "x86/avx2_loops.h"
 
 enum {
+    MOST_PIXELS = 8,       /* of a product of avx2_table_bits.c */
     QUAD = 4,              /* inputs of a step */
     LANES = 32,            /* channels of a vector */
     NARROW = 16,
@@ -30,6 +31,8 @@ typedef struct qxr_table_layout {
     uint32_t vectors;
     int narrow;                   /* one vector holds two planes, or two steps */
     int copies;                   /* table rows are copied side by side, so that one load serves two steps */
+    int bits;                     /* inputs of one bit: the rows of inputs are entries, see avx2_table_bits.c */
+    int symmetric;                /* of those, weights -v and v: the entries are sums of both signs, and 4 */
     uint32_t quad_bytes;          /* of a quad in the rows of inputs: its offset in the table, or its row of it */
     size_t vector_bytes;          /* of all segments */
     size_t sums;                  /* i32 sums[channels]: base times the sum of the weights */
@@ -69,5 +72,13 @@ qxr_table_rows qxr_table_inputs(const qxr_conv *conv, const qxr_table_layout *l,
 /* Rows of the result whose inputs are made at a time. */
 uint32_t qxr_table_chunk(const qxr_conv *conv, const qxr_table_layout *l);
 size_t qxr_table_scratch(const qxr_conv *conv, const qxr_table_layout *l);
+
+/* avx2_table_bits.c: inputs of one bit. */
+int qxr_table_bits_suit(const qxr_conv *conv, const qxr_table_layout *l);
+int qxr_table_is_symmetric(const qxr_table_layout *l);
+void qxr_table_bits_entries(const qxr_table_layout *l, const uint8_t *input, size_t count, uint8_t *to);
+void qxr_table_bits_zeros(const qxr_conv *conv, const qxr_table_layout *l, size_t pixels, uint8_t *to);
+void qxr_table_bits_tile(const qxr_conv *conv, const qxr_table_layout *l, const qxr_conv_buffers *buffers,
+                         const qxr_tile *tile, int32_t *y, int16_t *words, size_t stride);
 
 #endif

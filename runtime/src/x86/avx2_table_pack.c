@@ -39,7 +39,9 @@ qxr_table_layout qxr_table_plan(const qxr_conv *conv)
     l.narrow = conv->out->extent[0] <= NARROW;
     l.vectors = l.narrow ? 1u : ((conv->out->extent[0] - 1u) / LANES + 1u) * l.code.planes;
     l.copies = l.narrow && l.code.planes == 1u;
-    l.quad_bytes = l.copies ? ENTRY_BYTES : sizeof(uint16_t);
+    l.bits = qxr_table_bits_suit(conv, &l);
+    l.symmetric = l.bits && qxr_table_is_symmetric(&l);
+    l.quad_bytes = l.copies || l.bits ? ENTRY_BYTES : sizeof(uint16_t);
     if (l.copies)
         l.steps = (l.steps + 1u) / 2u;
     l.vector_bytes = (size_t)l.outer * l.inner * l.steps * LANES;
@@ -246,6 +248,14 @@ static void find_runs(const qxr_table_layout *l, uint32_t input_peak, const uint
     *runs = UINT16_MAX;
 }
 
+/* What entries of both signs are too large by. */
+static void take_offsets(const qxr_conv *conv, const qxr_table_layout *l, int32_t *sums)
+{
+    const int32_t offset = qxr_wrap_mul(l->code.delta[0] / 2, (int32_t)conv->row);
+    for (uint32_t o = 0; o < conv->out->extent[0]; o++)
+        sums[o] = qxr_wrap_add(sums[o], -offset);
+}
+
 void qxr_table_pack(const qxr_conv *conv, uint8_t *packed)
 {
     const qxr_table_layout l = qxr_table_plan(conv);
@@ -264,4 +274,6 @@ void qxr_table_pack(const qxr_conv *conv, uint8_t *packed)
         pack_group(conv, &l, entries, group, weights, sums);
     for (uint32_t v = 0; v < l.vectors; v += WIDEST, runs += l.most_runs)
         find_runs(&l, conv->input_peak, weights + v * l.vector_bytes, qxr_min(WIDEST, l.vectors - v), runs);
+    if (l.symmetric)
+        take_offsets(conv, &l, sums);
 }

@@ -143,7 +143,7 @@ int qxr_read_word_threshold(const qxr_work *work, uint32_t channel, qxr_word_thr
     /* Of what is compared, which the sign may have turned round. */
     const int32_t lo = s.signs && -in->hi < in->lo ? -in->hi : in->lo, hi = s.signs && -in->lo > in->hi ? -in->lo : in->hi;
     int16_t sign[WORDS];
-    memset(k, 0, sizeof *k);
+    memset(k->threshold, 0, FEW * sizeof *k->threshold);
     if (s.count > MOST_WORD_THRESHOLDS || qxr_storage(work->out) != QXR_U8 ||
         (s.signs && (lo <= INT16_MIN || hi > INT16_MAX)))
         return 0;

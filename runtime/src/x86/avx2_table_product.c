@@ -3,12 +3,6 @@
 
 #include "x86/avx2_table.h"
 
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
-
 /* The table row of one quad for all lanes, or copies of those of two quads, one for each half. */
 INLINE __m256i look_up(const uint8_t *quad, int copies)
 {
@@ -23,8 +17,8 @@ INLINE __m256i look_up(const uint8_t *quad, int copies)
  * add to the even ones is taken away in the end. */
 INLINE void widen(qxr_table_product *p, __m256i sum[MOST_ROWS][WIDEST], int rows, int width, int first)
 {
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int v = 0; v < width; v++) {
+    UNROLL_8 for (int r = 0; r < rows; r++)
+        UNROLL_8 for (int v = 0; v < width; v++) {
             __m256i *to = p->sums[r][v];
             const __m256i odd = _mm256_srli_epi16(sum[r][v], 8);
             to[0] = first ? sum[r][v] : _mm256_add_epi16(to[0], sum[r][v]);
@@ -35,8 +29,8 @@ INLINE void widen(qxr_table_product *p, __m256i sum[MOST_ROWS][WIDEST], int rows
 
 INLINE void separate(qxr_table_product *p, int rows, int width)
 {
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int v = 0; v < width; v++) {
+    UNROLL_8 for (int r = 0; r < rows; r++)
+        UNROLL_8 for (int v = 0; v < width; v++) {
             __m256i *to = p->sums[r][v];
             to[0] = _mm256_sub_epi16(to[0], _mm256_slli_epi16(to[1], 8));
         }
@@ -50,12 +44,12 @@ INLINE void add_step(__m256i sum[MOST_ROWS][WIDEST], const uint8_t *const *row, 
                      int width, int copies)
 {
     __m256i entry[MOST_ROWS];
-    UNROLL for (int r = 0; r < rows; r++)
+    UNROLL_8 for (int r = 0; r < rows; r++)
         entry[r] = look_up(row[r] + at, copies);
-    UNROLL for (int v = 0; v < width; v++) {
+    UNROLL_8 for (int v = 0; v < width; v++) {
         __m256i pattern = _mm256_load_si256(w + v);
         __asm__("" : "+x"(pattern)); /* else it is loaded once for each row, and loads are what is scarce */
-        UNROLL for (int r = 0; r < rows; r++)
+        UNROLL_8 for (int r = 0; r < rows; r++)
             add_bytes(&sum[r][v], _mm256_shuffle_epi8(entry[r], pattern));
     }
 }
@@ -81,13 +75,13 @@ INLINE void multiply(qxr_table_product *p, int rows, int width, int copies)
     const __m256i *w = p->weights;
     __m256i sum[MOST_ROWS][WIDEST];
     uint32_t left = *run;
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int v = 0; v < width; v++)
+    UNROLL_8 for (int r = 0; r < rows; r++)
+        UNROLL_8 for (int v = 0; v < width; v++)
             sum[r][v] = _mm256_setzero_si256();
     for (uint32_t outer = 0; outer < p->outer; outer++)
         for (uint32_t inner = 0; inner < p->inner; inner++) {
             const uint8_t *row[MOST_ROWS];
-            UNROLL for (int r = 0; r < rows; r++)
+            UNROLL_8 for (int r = 0; r < rows; r++)
                 row[r] = p->row[r] + outer * p->outer_step + inner * p->inner_step;
             for (uint32_t done = 0; done < p->steps;) {
                 const uint32_t steps = qxr_min(left, p->steps - done);

@@ -31,10 +31,17 @@ void qxr_apply_border_bias(const qxr_work *work, uint32_t pixel, uint32_t channe
     int32_t *y = span->to;
     uint32_t row = pixel / width, column = pixel % width;
     values += channel;
-    for (uint32_t p = 0; p < span->pixels; p++, x += span->from_pitch, y += span->to_pitch) {
-        const int32_t *bias = values + ((size_t)rows[row] * column_classes + columns[column]) * channels;
-        store_lanes(y, lanes, _mm256_add_epi32(load_lanes(x, lanes), load_lanes(bias, lanes)));
-        if (++column == width) {
+    for (uint32_t p = 0; p < span->pixels;) {
+        const uint8_t class = columns[column];
+        const int32_t *bias = values + ((size_t)rows[row] * column_classes + class) * channels;
+        const __m256i more = load_lanes(bias, lanes);
+        /* Most pixels of a row are of one class. */
+        for (; p < span->pixels && column < width && columns[column] == class; p++, column++) {
+            store_lanes(y, lanes, _mm256_add_epi32(load_lanes(x, lanes), more));
+            x += span->from_pitch;
+            y += span->to_pitch;
+        }
+        if (column == width) {
             column = 0;
             row++;
         }

@@ -34,16 +34,19 @@ void qxr_apply_border_bias(const qxr_work *work, uint32_t pixel, uint32_t channe
     uint32_t row = pixel / width, column = pixel % width;
     values += channel;
     for (uint32_t p = 0; p < span->pixels;) {
-        const uint32_t most = qxr_min(span->pixels - p, width - column);
-        const int32_t *bias = values + ((size_t)rows[row] * column_classes + columns[column]) * channels;
-        const __m256i added = load_lanes(bias, lanes);
-        uint32_t run = 1; /* pixels of a row with the same bias: nearly all but those at the border */
-        while (run < most && columns[column + run] == columns[column])
-            run++;
-        p += run;
-        column = column + run == width ? (row++, 0u) : column + run;
-        for (; run; run--, x += span->from_pitch, y += span->to_pitch)
-            store_lanes(y, lanes, _mm256_add_epi32(load_lanes(x, lanes), added));
+        const uint8_t class = columns[column];
+        const int32_t *bias = values + ((size_t)rows[row] * column_classes + class) * channels;
+        const __m256i more = load_lanes(bias, lanes);
+        /* Most pixels of a row are of one class. */
+        for (; p < span->pixels && column < width && columns[column] == class; p++, column++) {
+            store_lanes(y, lanes, _mm256_add_epi32(load_lanes(x, lanes), more));
+            x += span->from_pitch;
+            y += span->to_pitch;
+        }
+        if (column == width) {
+            column = 0;
+            row++;
+        }
     }
 }
 

@@ -86,8 +86,9 @@ void qxr_table_bits_zeros(const qxr_conv *conv, const qxr_table_layout *l, size_
 {
     const __m256i *entries = (const __m256i *)(const void *)pairs[l->symmetric][conv->base ? 255 : 0];
     const __m256i zero = _mm256_load_si256(entries);
-    for (uint8_t *end = to + pixels * l->quads * ENTRY_BYTES; to != end; to += PAIR_BYTES)
-        _mm256_store_si256((__m256i *)(void *)to, zero);
+    const size_t count = pixels * l->quads * ENTRY_BYTES;
+    UNROLL_4 for (size_t i = 0; i < count; i += PAIR_BYTES)
+        _mm256_store_si256((__m256i *)(void *)(to + i), zero);
 }
 
 /* ---- Products ---- */
@@ -99,6 +100,11 @@ typedef struct product {
     uint32_t rows, steps;       /* of the window; of one of its rows */
     uint32_t widen_after;       /* rows of the window */
     __m256i sums[MOST_PIXELS][MOST_VECTORS][2]; /* 16 bits: even lanes, odd lanes */
+    __m256i delta, add[MOST_VECTORS][2];        /* in 16 bits: results are delta sum + add + rest */
+    int unit;                   /* delta is 1, and there is no rest */
+    const uint32_t *rest;       /* of the first pixel: lowest weight times the sum of the window; or null */
+    int16_t *y;                 /* result of the first pixel */
+    size_t stride;              /* elements to the next */
 } product;
 
 INLINE void widen(product *p, __m256i sum[MOST_PIXELS][MOST_VECTORS], int pixels, int width, int first)
@@ -112,6 +118,32 @@ INLINE void widen(product *p, __m256i sum[MOST_PIXELS][MOST_VECTORS], int pixels
             to[1] = first ? odd : _mm256_add_epi16(to[1], odd);
             sum[r][v] = _mm256_setzero_si256();
         }
+}
+
+/* Results; `first`: nothing has been widened before. */
+INLINE void finish(product *p, __m256i sum[MOST_PIXELS][MOST_VECTORS], int pixels, int width, int paired, int first,
+                   int unit)
+{
+    int16_t *y = p->y;
+    UNROLL_8 for (int r = 0; r < pixels; r++, y += p->stride) {
+        const __m256i rest = !unit && p->rest ? _mm256_set1_epi16((int16_t)p->rest[r]) : _mm256_setzero_si256();
+        UNROLL_2 for (int v = 0; v < width; v++) {
+            __m256i a = _mm256_and_si256(sum[r][v], _mm256_set1_epi16(0xFF)), b = _mm256_srli_epi16(sum[r][v], 8);
+            if (!first) {
+                a = _mm256_add_epi16(a, p->sums[r][v][0]);
+                b = _mm256_add_epi16(b, p->sums[r][v][1]);
+            }
+            if (paired)
+                a = _mm256_add_epi16(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
+            a = unit ? a : _mm256_add_epi16(_mm256_mullo_epi16(a, p->delta), rest);
+            a = paired ? a : _mm256_permute4x64_epi64(a, 0xD8);
+            store_words(y + v * LANES, _mm256_add_epi16(a, p->add[v][0]));
+            if (paired)
+                continue;
+            b = unit ? b : _mm256_add_epi16(_mm256_mullo_epi16(b, p->delta), rest);
+            store_words(y + v * LANES + LANES / 2, _mm256_add_epi16(_mm256_permute4x64_epi64(b, 0xD8), p->add[v][1]));
+        }
+    }
 }
 
 /* `paired`: a vector holds two steps of 16 channels, which have entries of their own. */
@@ -177,15 +209,23 @@ INLINE void multiply(product *p, int pixels, int width, size_t step, int paired,
             slide(sum, row, step, w, pixels, width, paired);
         else
             add_steps(sum, row, step, w, steps, pixels, width, paired);
-        if (--left == 0u || i == 1u) {
-            if (first)
-                widen(p, sum, pixels, width, 1);
-            else
-                widen(p, sum, pixels, width, 0);
-            first = 0;
-            left = p->widen_after;
-        }
+        if (--left > 0u || i == 1u)
+            continue;
+        if (first)
+            widen(p, sum, pixels, width, 1);
+        else
+            widen(p, sum, pixels, width, 0);
+        first = 0;
+        left = p->widen_after;
     }
+    if (first && !p->unit)
+        widen(p, sum, pixels, width, 1);
+    if (p->unit && first)
+        finish(p, sum, pixels, width, paired, 1, 1);
+    else if (p->unit)
+        finish(p, sum, pixels, width, paired, 0, 1);
+    else
+        finish(p, sum, pixels, width, paired, 0, 0);
 }
 
 /* Functions of their own, so that the loops have the registers to themselves; the usual distances are constants. */
@@ -211,80 +251,22 @@ static product_function *choose(const qxr_conv *conv, const qxr_table_layout *l)
     return slides ? slide_4x2 : multiply_4x2;
 }
 
-/* ---- Sums to results ---- */
+/* ---- Tiles ---- */
 
-typedef struct finish {
-    __m256i delta, add[MOST_VECTORS][2]; /* in 16 bits */
-    int unit;                            /* delta is 1, and there is nothing to be added for each pixel */
-    uint32_t vectors;
-    int narrow;
-} finish;
-
-static finish read_finish(const qxr_table_layout *l, const int32_t *add)
+static void read_terms(const qxr_table_layout *l, const int32_t *add, product *p)
 {
     const int32_t delta = l->symmetric ? l->code.delta[0] / 2 : l->code.delta[0];
-    finish f;
-    f.delta = _mm256_set1_epi16((int16_t)delta);
-    f.unit = l->symmetric && delta == 1;
-    f.vectors = l->vectors;
-    f.narrow = l->narrow;
+    p->delta = _mm256_set1_epi16((int16_t)delta);
+    p->unit = l->symmetric && delta == 1;
     for (uint32_t v = 0; v < l->vectors; v++) {
-        f.add[v][0] = low_halves(add + v * LANES);
-        f.add[v][1] = l->narrow ? f.add[v][0] : low_halves(add + v * LANES + LANES / 2);
-    }
-    return f;
-}
-
-INLINE void finish_pixels(const finish *f, const product *p, const uint32_t *rest, uint32_t count, int16_t *y,
-                          size_t stride, int narrow, uint32_t width, int unit)
-{
-    const __m256i delta = f->delta;
-    for (uint32_t r = 0; r < count; r++, y += stride) {
-        const __m256i more = rest ? _mm256_set1_epi16((int16_t)rest[r]) : _mm256_setzero_si256();
-        for (uint32_t v = 0; v < width; v++) {
-            __m256i a = p->sums[r][v][0], b = p->sums[r][v][1];
-            __m256i *to = (__m256i *)(void *)(y + v * LANES);
-            if (narrow) {
-                const __m256i both = _mm256_add_epi16(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
-                a = both;
-            } else {
-                a = _mm256_permute4x64_epi64(a, 0xD8);
-                b = _mm256_permute4x64_epi64(b, 0xD8);
-            }
-            if (!unit)
-                a = _mm256_add_epi16(_mm256_mullo_epi16(a, delta), more);
-            _mm256_storeu_si256(to, _mm256_add_epi16(a, f->add[v][0]));
-            if (narrow)
-                continue;
-            if (!unit)
-                b = _mm256_add_epi16(_mm256_mullo_epi16(b, delta), more);
-            _mm256_storeu_si256(to + 1, _mm256_add_epi16(b, f->add[v][1]));
-        }
+        p->add[v][0] = low_halves(add + v * LANES);
+        p->add[v][1] = l->narrow ? p->add[v][0] : low_halves(add + v * LANES + LANES / 2);
     }
 }
 
-/* `rest`: lowest weight times the sum of the window, or null. */
-INLINE void finish_some(const finish *f, const product *p, const uint32_t *rest, uint32_t count, int16_t *y, size_t stride)
+/* Some pixels' results, of all channels, to their tile. */
+static void copy_part(const int16_t *part, size_t channels, uint32_t count, const qxr_table_target *to, size_t at)
 {
-    if (f->narrow && f->unit)
-        finish_pixels(f, p, NULL, count, y, stride, 1, 1, 1);
-    else if (f->narrow)
-        finish_pixels(f, p, rest, count, y, stride, 1, 1, 0);
-    else if (f->unit)
-        finish_pixels(f, p, NULL, count, y, stride, 0, f->vectors, 1);
-    else if (rest)
-        finish_pixels(f, p, rest, count, y, stride, 0, f->vectors, 0);
-    else
-        finish_pixels(f, p, NULL, count, y, stride, 0, f->vectors, 0);
-}
-
-/* Some pixels' results to a tile that holds not all channels, or has 32 bits. */
-static __attribute__((noinline)) void finish_part(const finish *f, const product *p, const uint32_t *rest,
-                                                  uint32_t count, const qxr_table_target *to, size_t at)
-{
-    const size_t channels = f->narrow ? NARROW : f->vectors * LANES;
-    int16_t part[MOST_PIXELS * LANES];
-    finish_some(f, p, rest, count, part, channels);
     for (uint32_t r = 0; r < count; r++)
         for (uint32_t c = to->first; c < to->last; c++) {
             const size_t i = at + r * to->stride + c - to->first;
@@ -296,20 +278,22 @@ static __attribute__((noinline)) void finish_part(const finish *f, const product
 }
 
 /* Some pixels of one row of the result, pixel `done` of the tile and those behind it. */
-static void multiply_row(product *p, product_function *multiply_some, const finish *f, const uint32_t *rest,
-                         uint32_t pixels, const qxr_table_target *to, uint32_t done)
+static void multiply_row(product *p, product_function *multiply_some, const qxr_table_layout *l, uint32_t pixels,
+                         const qxr_table_target *to, uint32_t done)
 {
-    const uint32_t most = f->vectors == 1u ? 8u : 4u;
-    const int whole = to->words && to->last - to->first == (f->narrow ? NARROW : f->vectors * LANES);
+    const uint32_t most = l->vectors == 1u ? 8u : 4u;
+    const size_t channels = l->narrow ? NARROW : l->vectors * LANES;
+    const int whole = to->words && to->last - to->first == channels;
     size_t at = done * to->stride;
     for (uint32_t i = 0; i < pixels; i += most, p->at += most * p->step, at += most * to->stride) {
-        const uint32_t count = qxr_min(most, pixels - i);
-        const uint32_t *some = rest ? rest + i : NULL;
+        int16_t part[MOST_PIXELS * LANES];
+        const int direct = whole && i + most <= pixels;
+        p->y = direct ? to->words + at : part;
+        p->stride = direct ? to->stride : channels;
         multiply_some(p);
-        if (whole)
-            finish_some(f, p, some, count, to->words + at, to->stride);
-        else
-            finish_part(f, p, some, count, to, at);
+        if (!direct)
+            copy_part(part, channels, qxr_min(most, pixels - i), to, at);
+        p->rest += p->rest ? most : 0u;
     }
 }
 
@@ -319,10 +303,10 @@ void qxr_table_bits_tile(const qxr_conv *conv, const qxr_table_layout *l, const 
     const uint32_t width = conv->out->extent[2], rows_at_a_time = qxr_table_chunk(conv, l);
     const size_t pixel_bytes = (size_t)l->quads * l->quad_bytes;
     const qxr_table_target to = {y, words, tile->channel, tile->channel + tile->channels, stride};
-    const finish f = read_finish(l, (const int32_t *)(const void *)(buffers->packed + l->sums));
     product p;
     product_function *multiply_some;
-    memset(p.sums, 0, sizeof p.sums);
+    memset(&p, 0, sizeof p);
+    read_terms(l, (const int32_t *)(const void *)(buffers->packed + l->sums), &p);
     p.step = conv->op->stride[1] * pixel_bytes;
     p.weights = (const __m256i *)(const void *)(buffers->packed + QXR_PACK_HEAD);
     p.rows = l->outer;
@@ -339,9 +323,9 @@ void qxr_table_bits_tile(const qxr_conv *conv, const qxr_table_layout *l, const 
             const uint32_t row = (tile->pixel + done) / width, column = (tile->pixel + done) % width;
             const size_t below = (size_t)(row - first) * conv->op->stride[0] * rows.width * pixel_bytes;
             const uint32_t some = qxr_min(width - column, end - done);
-            const uint32_t *rest = l->symmetric ? NULL : rows.rest + (size_t)(row - first) * width + column;
+            p.rest = l->symmetric ? NULL : rows.rest + (size_t)(row - first) * width + column;
             p.at = rows.quads + below + column * p.step;
-            multiply_row(&p, multiply_some, &f, rest, some, &to, done);
+            multiply_row(&p, multiply_some, l, some, &to, done);
             done += some;
         }
     }

@@ -102,6 +102,16 @@ static void fill_input(const qxr_shape *s, uint8_t *input, size_t count, uint32_
     }
 }
 
+/* The range that every convolution of these shapes keeps. */
+static void bound_result(const qxr_conv *conv, qxr_tensor *out)
+{
+    const uint64_t bound = (uint64_t)conv->row * conv->weight_peak * ((uint64_t)conv->input_peak + (uint32_t)-conv->base);
+    if (bound <= INT32_MAX) {
+        out->lo = -(int32_t)bound;
+        out->hi = (int32_t)bound;
+    }
+}
+
 void qxr_make_conv_model(const qxr_shape *s, uint32_t seed, qxr_conv_model *made)
 {
     const uint32_t tensors = 64, ops = tensors + 2u * 32u, constants = (ops + 48u + 15u) / 16u * 16u;
@@ -131,6 +141,7 @@ void qxr_make_conv_model(const qxr_shape *s, uint32_t seed, qxr_conv_model *made
     made->input = take(inputs * qxr_element_bytes(tensor) + INPUT_SLACK);
     fill_input(s, made->input, inputs, &state);
     qxr_describe_conv(&made->model, 0, &made->conv);
+    bound_result(&made->conv, &tensor[1]);
     made->macs = (double)length * qxr_elements(&tensor[1]);
 }
 

@@ -88,7 +88,7 @@ static void fill_constants(const qxr_op_row *row, uint8_t *at, uint32_t *state)
         for (uint32_t i = 0; i < width; i++)
             ((int64_t *)(void *)at)[i] = (int64_t)some_value(state) * 1024;
         for (uint32_t i = 0; i < width; i++)
-            ((int32_t *)(void *)(at + 8u * width))[i] = some_value(state);
+            ((int32_t *)(void *)(at + 8u * width))[i] = some_value(state) % (row->count ? 1 << row->count : 2 * SPAN);
     } else if (row->opcode == QXR_BORDER_BIAS) {
         for (uint32_t i = 0; i < 9u * row->channels; i++)
             *next++ = some_value(state);

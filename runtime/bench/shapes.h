@@ -25,6 +25,9 @@
     QXR_SHAPE("5x5 32 28x28 w4a4", 32, 28, 28, 32, 5, 1, 2, 1, 1, 4, 0, QXR_U8, 0, 15)                           \
     QXR_SHAPE("7x7 s2 stem 3-64 224x224 w8", 3, 224, 224, 64, 7, 2, 3, 1, 1, 8, 0, QXR_U8, 0, 255)               \
     QXR_SHAPE("7x7 s2 stem 3-64 224x224 w18", 3, 224, 224, 64, 7, 2, 3, 1, 1, 18, 0, QXR_U8, 0, 255)             \
+    QXR_SHAPE("11x11 s4 stem 3-64 224x224 w8", 3, 224, 224, 64, 11, 4, 2, 1, 1, 8, 0, QXR_U8, 0, 255)            \
+    QXR_SHAPE("5x5 odd 7-19 17x18 w8a8", 7, 17, 18, 19, 5, 1, 2, 1, 1, 8, 0, QXR_U8, -100, 155)                  \
+    QXR_SHAPE("3x3 odd 5-33 20x23 w20 i16", 5, 20, 23, 33, 3, 1, 1, 1, 1, 20, 0, QXR_I16, -90, 700)              \
     QXR_SHAPE("3x3 stem 3-16 32x32 w18", 3, 32, 32, 16, 3, 1, 1, 1, 1, 18, 0, QXR_U8, 0, 255)                    \
     QXR_SHAPE("3x3 depthwise 96 56x56 w8a8", 96, 56, 56, 96, 3, 1, 1, 1, 96, 8, 0, QXR_U8, 0, 255)               \
     QXR_SHAPE("3x3 depthwise s2 96 56x56 w4a4", 96, 56, 56, 96, 3, 2, 1, 1, 96, 4, 0, QXR_U8, -8, 7)             \
@@ -44,6 +47,14 @@
     QXR_SHAPE("3x3 64 56x56 w1a2", 64, 56, 56, 64, 3, 1, 1, 1, 1, 1, 2, QXR_U8, 0, 3)                            \
     QXR_SHAPE("3x3 512 7x7 w1a2", 512, 7, 7, 512, 3, 1, 1, 1, 1, 1, 2, QXR_U8, 0, 3)                             \
     QXR_SHAPE("3x3 32 16x16 w1a1", 32, 16, 16, 32, 3, 1, 1, 1, 1, 1, 2, QXR_U8, 0, 1)                            \
+    QXR_SHAPE("3x3 16 32x32 w1 one bit", 16, 32, 32, 16, 3, 1, 1, 1, 1, 1, 2, QXR_U8, 0, 1)                      \
+    QXR_SHAPE("3x3 64 8x8 w1 one bit", 64, 8, 8, 64, 3, 1, 1, 1, 1, 1, 2, QXR_U8, 0, 1)                          \
+    QXR_SHAPE("3x3 s2 16-32 32x32 w1 one bit", 16, 32, 32, 32, 3, 2, 1, 1, 1, 1, 2, QXR_U8, 0, 1)                \
+    QXR_SHAPE("3x3 s2 32-64 15x13 w1 one bit", 32, 15, 13, 64, 3, 2, 1, 1, 1, 1, 2, QXR_U8, -1, 0)               \
+    QXR_SHAPE("3x3 16 9x7 w1 one bit", 16, 9, 7, 16, 3, 1, 1, 1, 1, 1, 2, QXR_U8, -1, 0)                         \
+    QXR_SHAPE("3x3 64 7x5 w1 one bit", 64, 7, 5, 64, 3, 1, 1, 1, 1, 1, 2, QXR_U8, -1, 0)                         \
+    QXR_SHAPE("5x5 24-16 9x9 w1 one bit", 24, 9, 9, 16, 5, 1, 2, 1, 1, 1, 2, QXR_U8, 0, 1)                       \
+    QXR_SHAPE("1x1 64-32 9x9 w1 one bit", 64, 9, 9, 32, 1, 1, 0, 1, 1, 1, 2, QXR_U8, 0, 1)                       \
     QXR_SHAPE("3x3 16-16 32x32 w2a2", 16, 32, 32, 16, 3, 1, 1, 1, 1, 2, 4, QXR_U8, 0, 3)                         \
     QXR_SHAPE("3x3 s2 4-11 odd steps w1a1", 4, 15, 13, 11, 3, 2, 1, 1, 1, 1, 2, QXR_U8, -1, 1)                   \
     QXR_SHAPE("3x3 dilated 20-90 w1a2", 20, 19, 19, 90, 3, 1, 2, 2, 1, 1, 2, QXR_U8, 0, 3)                       \
@@ -55,7 +66,9 @@
 
 /* The other operators, likewise: each kernel of an instruction set has at least one row.
  *
- * QXR_OPERATOR(name, opcode, flags, parameter, count, channels, height, width, storage of the input, window) */
+ * QXR_OPERATOR(name, opcode, flags, parameter, count, channels, height, width, storage of the input, window)
+ *
+ * The count of a rescale: bits of its multipliers, 0 for 17. */
 #define QXR_OPERATORS(QXR_OPERATOR)                                                                              \
     QXR_OPERATOR("threshold 1", QXR_THRESHOLD, QXR_PER_CHANNEL, 0, 1, 64, 56, 56, QXR_I32, 0)                    \
     QXR_OPERATOR("threshold 3", QXR_THRESHOLD, QXR_PER_CHANNEL, 0, 3, 64, 56, 56, QXR_I32, 0)                    \
@@ -66,6 +79,7 @@
     QXR_OPERATOR("threshold 15 table", QXR_THRESHOLD, QXR_PER_CHANNEL | QXR_LEVEL_TABLE, 0, 15, 64, 56, 56, QXR_I32, 0) \
     QXR_OPERATOR("threshold 255", QXR_THRESHOLD, QXR_PER_CHANNEL, 0, 255, 64, 56, 56, QXR_I32, 0)                \
     QXR_OPERATOR("rescale", QXR_RESCALE, QXR_PER_CHANNEL, 20, 0, 64, 56, 56, QXR_I32, 0)                         \
+    QXR_OPERATOR("rescale by 10 bits", QXR_RESCALE, QXR_PER_CHANNEL, 0, 10, 64, 56, 56, QXR_I32, 0)              \
     QXR_OPERATOR("rescale shared 13", QXR_RESCALE, 0, 32, 0, 13, 56, 56, QXR_I32, 0)                             \
     QXR_OPERATOR("rescale of 40", QXR_RESCALE, 0, 40, 0, 13,     56, 56, QXR_I32, 0)                             \
     QXR_OPERATOR("rescale beyond 32 bits", QXR_RESCALE, QXR_PER_CHANNEL, 0, 0, 61, 56, 56, QXR_I32, 0)           \

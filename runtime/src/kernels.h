@@ -57,7 +57,7 @@ typedef struct qxr_conv_kernel {
 typedef struct qxr_chain {
     const qxr_model *model;
     uint8_t *arena;
-    const int32_t *slots;   /* slot i begins at i elements; results of the group's operators before the chain */
+    int32_t *slots;         /* slot i begins at i elements; results of the group's operators before the chain */
     size_t elements;
     uint32_t group, first, end; /* operators: first of the group, of the chain, behind the chain */
 } qxr_chain;
@@ -71,6 +71,9 @@ typedef struct qxr_isa {
     void (*load)(const qxr_tensor *tensor, const uint8_t *data, const qxr_tile *tile, int32_t *x);
     void (*store)(const qxr_tensor *tensor, uint8_t *data, const qxr_tile *tile, const int32_t *y);
     int (*chain)(const qxr_chain *chain, const qxr_tile *tile); /* may be null, or return 0: operator by operator */
+    /* A convolution with the chain behind it, which may be empty; may be null, or return 0 with nothing done. */
+    int (*conv_chain)(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
+                      const qxr_chain *chain, const qxr_tile *tile);
     uint32_t tile_elements;              /* largest tile */
     uint32_t tile_channels;              /* channels of a tile, where the tensor has enough pixels to fill it */
 } qxr_isa;

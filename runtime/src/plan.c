@@ -62,7 +62,9 @@ void qxr_tile_shape(const qxr_isa *isa, const qxr_tensor *tensor, size_t weights
     uint32_t m = qxr_min(all_channels, far ? BLOCK_UNIT : isa->tile_channels);
     uint32_t n = qxr_min(all_pixels, isa->tile_elements / m);
     m = qxr_min(all_channels, isa->tile_elements / n);
-    if (n < all_pixels && n > PIXEL_UNIT)
+    if (n < all_pixels && n > tensor->extent[2])
+        n -= n % tensor->extent[2];
+    else if (n < all_pixels && n > PIXEL_UNIT)
         n -= n % PIXEL_UNIT;
     if (m < all_channels && m > BLOCK_UNIT)
         m -= m % BLOCK_UNIT;
@@ -130,13 +132,18 @@ qxr_status qxr_prepack(qxr_model *model, void *buffer, size_t size)
     return QXR_OK;
 }
 
+size_t qxr_scratch_end(const qxr_model *model, const qxr_scratch *scratch, uint32_t threads)
+{
+    const size_t file = qxr_round_up(qxr_get_header(model)->arena_size, 64u), count = threads ? threads : 1u;
+    /* A size no memory can have stands for one that does not fit the type. */
+    return count > (SIZE_MAX - file) / scratch->bytes ? SIZE_MAX : file + count * scratch->bytes;
+}
+
 size_t qxr_arena_size(const qxr_model *model, uint32_t threads)
 {
-    size_t file, bytes, count = threads ? threads : 1u;
+    qxr_scratch scratch;
     if (!model || !model->bytes)
         return 0;
-    file = qxr_round_up(qxr_get_header(model)->arena_size, 64u);
-    bytes = qxr_plan_scratch(model).bytes;
-    /* A size no memory can have stands for one that does not fit the type. */
-    return count > (SIZE_MAX - file) / bytes ? SIZE_MAX : file + count * bytes;
+    scratch = qxr_plan_scratch(model);
+    return qxr_scratch_end(model, &scratch, threads);
 }

@@ -12,6 +12,9 @@ typedef struct qxr_scratch {
 
 qxr_scratch qxr_plan_scratch(const qxr_model *model);
 
+/* Bytes of the file's arena and the memory of some threads behind it. */
+size_t qxr_scratch_end(const qxr_model *model, const qxr_scratch *scratch, uint32_t threads);
+
 /* Pixels and channels of a tile of a tensor; the last tile of each axis may be smaller. At most isa->tile_elements.
  * `weights`: bytes of the packed weights that make the tensor, 0 for none. */
 void qxr_tile_shape(const qxr_isa *isa, const qxr_tensor *tensor, size_t weights, uint32_t *pixels, uint32_t *channels);

@@ -40,12 +40,12 @@ static void find_operands(const qxr_group *group, uint8_t *scratch, const qxr_ti
         }
 }
 
-static void run_conv(const qxr_group *group, uint8_t *scratch, const qxr_tile *tile, int32_t *y)
+static qxr_conv_buffers buffers_of(const qxr_group *group, uint8_t *scratch)
 {
     const uint32_t tiles = group->sizes->slots + group->sizes->spares;
     const qxr_conv_buffers buffers = {group->arena + group->conv->in->arena_offset, group->packed,
                                       (uint8_t *)slot_at(group, scratch, tiles)};
-    group->kernel->tile(group->conv, &buffers, tile, y);
+    return buffers;
 }
 
 static void run_op(const qxr_group *group, uint32_t index, uint8_t *scratch, const qxr_tile *tile)
@@ -59,7 +59,8 @@ static void run_op(const qxr_group *group, uint32_t index, uint8_t *scratch, con
         if (work.op->input[i] != QXR_NONE16)
             work.in[i] = qxr_get_tensor(model, work.op->input[i]);
     if (work.op->opcode == QXR_CONV2D) {
-        run_conv(group, scratch, tile, y);
+        const qxr_conv_buffers buffers = buffers_of(group, scratch);
+        group->kernel->tile(group->conv, &buffers, tile, y);
     } else {
         if (qxr_is_elementwise(work.op))
             find_operands(group, scratch, tile, y, &work);
@@ -78,8 +79,15 @@ static void run_tile(const qxr_group *group, uint8_t *scratch, const qxr_tile *t
     const int seen = group->host && group->host->tap;
     qxr_chain chain = {group->model, group->arena, slot_at(group, scratch, 0), group->sizes->elements,
                        group->first, group->first, group->end};
-    if (!qxr_is_elementwise(qxr_get_op(group->model, group->first)))
-        run_op(group, chain.first++, scratch, tile);
+    if (!qxr_is_elementwise(qxr_get_op(group->model, group->first))) {
+        chain.first++;
+        if (group->conv && !seen && group->isa->conv_chain) {
+            const qxr_conv_buffers buffers = buffers_of(group, scratch);
+            if (group->isa->conv_chain(group->kernel, group->conv, &buffers, &chain, tile))
+                return;
+        }
+        run_op(group, group->first, scratch, tile);
+    }
     if (!seen && group->isa->chain && chain.first < chain.end && group->isa->chain(&chain, tile))
         return;
     for (uint32_t k = chain.first; k < chain.end; k++)
@@ -130,13 +138,14 @@ static void report(const qxr_host *host, uint32_t first, uint32_t end)
 /* A convolution without its packed weights runs on the scalar kernel, which reads the rows of the file. */
 static void choose_kernel(qxr_group *group, qxr_conv *conv, const uint8_t **next_packed)
 {
-    const size_t bytes = qxr_packed_bytes(group->model, group->first);
+    size_t bytes;
     group->conv = NULL;
     if (qxr_get_op(group->model, group->first)->opcode != QXR_CONV2D)
         return;
     qxr_describe_conv(group->model, group->first, conv);
     group->conv = conv;
     group->kernel = qxr_choose_conv(group->isa, conv);
+    bytes = qxr_round_up(group->kernel->packed_size(conv), 64u);
     group->packed = *next_packed;
     if (bytes && !group->packed)
         group->kernel = &qxr_scalar_conv_kernel;
@@ -216,9 +225,9 @@ qxr_status qxr_run(const qxr_model *model, void *arena, size_t arena_size, const
         return QXR_ERROR_ARGUMENT;
     if ((uintptr_t)arena % 64u)
         return QXR_ERROR_ALIGNMENT;
-    if (arena_size < qxr_arena_size(model, threads))
-        return QXR_ERROR_ARENA_SIZE;
     sizes = qxr_plan_scratch(model);
+    if (arena_size < qxr_scratch_end(model, &sizes, threads))
+        return QXR_ERROR_ARENA_SIZE;
     group.model = model;
     group.isa = qxr_model_isa(model);
     group.host = host;

@@ -1,7 +1,8 @@
 /* The table of AVX2 kernels. */
 #include "x86/avx2.h"
 
-static const qxr_conv_kernel *const conv[] = {&qxr_avx2_table, &qxr_avx2_u8, &qxr_avx2_depthwise, &qxr_avx2_i16, NULL};
+static const qxr_conv_kernel *const conv[] = {&qxr_avx2_table, &qxr_avx2_winograd, &qxr_avx2_u8, &qxr_avx2_depthwise, &qxr_avx2_i16,
+                                             NULL};
 
 const qxr_isa qxr_isa_avx2 = {
     .name = "avx2",
@@ -20,6 +21,7 @@ const qxr_isa qxr_isa_avx2 = {
     .load = qxr_avx2_load,
     .store = qxr_avx2_store,
     .chain = qxr_avx2_chain,
+    .conv_chain = qxr_avx2_conv_chain,
     .tile_elements = 8192,
     .tile_channels = 512,
 };

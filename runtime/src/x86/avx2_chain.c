@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "x86/avx2_lanes.h"
+#include "x86/avx2_words.h"
 
 enum {
     STRIP = 64,                            /* pixels at a time */
@@ -13,18 +14,18 @@ enum {
     STEPS_OF_OPERATOR = 4                  /* both operands loaded, the operator, its result stored */
 };
 
-enum { FROM_ARENA, BIAS, THRESHOLD, RESCALE, ADD, CLIP, TO_ARENA };
+enum { FROM_WORDS, FROM_ARENA, BIAS, THRESHOLD, RESCALE, ADD, CLIP, TO_ARENA };
 
-/* A strip that an operator reads, or, where the chain has not made the slot, its part of the tile. */
+/* Where values lie: in a strip, or 32 bits each where they are at home, in the tile or the arena. */
 typedef struct operand {
     uint32_t strip;
-    int in_tile;
+    int32_t *home;                         /* of the tile's first pixel; null: in the strip */
+    size_t pitch;
 } operand;
 
 typedef struct step {
     int kind;
-    operand a, b;
-    uint32_t y;                            /* strip */
+    operand a, b, y;
     const qxr_tensor *tensor;              /* loaded or stored */
     qxr_work work;
     int32_t lo, hi;                        /* of a clip, and of what is added */
@@ -39,32 +40,53 @@ typedef struct plan {
     const qxr_chain *chain;
     const qxr_tile *tile;
     uint32_t c, lanes;                     /* first channel within the tile */
-    uint32_t made;                         /* bit i: strip i holds its slot */
+    operand slot[QXR_SLOTS];
+    qxr_words made;                        /* the result of the operator before the chain, if it has 16 bits */
     uint32_t steps;
     step step[MOST_STEPS];
 } plan;
 
-static step *add_step(plan *p, int kind, uint32_t y)
+static step *add_step(plan *p, int kind, operand y)
 {
     step *s = &p->step[p->steps++];
-    const operand none = {0, 0};
-    s->a = s->b = none;
+    s->a = s->b = s->y = y;
     s->kind = kind;
-    s->y = y;
     return s;
 }
 
-/* Where an operand is found; what lies in the arena is loaded. */
+static operand strip_of(uint32_t strip)
+{
+    const operand found = {strip, NULL, LANES};
+    return found;
+}
+
+/* A tensor in the arena, if it has 32 bits; else the strip. */
+static operand at_home(const plan *p, const qxr_tensor *t, uint32_t strip)
+{
+    const size_t channels = t->extent[0];
+    operand found = strip_of(strip);
+    if (qxr_storage(t) == QXR_I32) {
+        found.home = (int32_t *)(void *)(p->chain->arena + t->arena_offset);
+        found.home += p->tile->pixel * channels + p->tile->channel + p->c;
+        found.pitch = channels;
+    }
+    return found;
+}
+
+/* Where an operand is found; what lies in the arena as bytes or words is loaded. */
 static operand find_operand(plan *p, const qxr_op *op, uint32_t i)
 {
     const qxr_model *model = p->chain->model;
     const qxr_tensor *in = qxr_get_tensor(model, op->input[i]);
-    operand found = {qxr_slot(in), 0};
-    if (op->input[i] < qxr_get_header(model)->input_count + p->chain->group) {
-        found.strip = SPARE + i;
-        add_step(p, FROM_ARENA, found.strip)->tensor = in;
-    } else {
-        found.in_tile = !(p->made >> found.strip & 1u);
+    const uint32_t first = qxr_get_header(model)->input_count + p->chain->group; /* tensor of the group */
+    operand found = p->slot[qxr_slot(in)];
+    if (op->input[i] == first && p->made.at) {
+        found = strip_of(SPARE + i);
+        add_step(p, FROM_WORDS, found);
+    } else if (op->input[i] < first) {
+        found = at_home(p, in, SPARE + i);
+        if (!found.home)
+            add_step(p, FROM_ARENA, found)->tensor = in;
     }
     return found;
 }
@@ -72,11 +94,11 @@ static operand find_operand(plan *p, const qxr_op *op, uint32_t i)
 static int32_t clamped(int32_t value, int32_t lo, int32_t hi) { return value < lo ? lo : value > hi ? hi : value; }
 
 /* A clip of what the step before has made, and nobody else reads: its result takes the same slot. */
-static int join_clip(plan *p, uint32_t index, const qxr_op *op, uint32_t slot)
+static int join_clip(plan *p, uint32_t index, const qxr_op *op, operand y)
 {
     step *before = p->steps ? &p->step[p->steps - 1u] : NULL;
     int32_t *lo, *hi;
-    if (!before || before->y != slot || op->input[0] != qxr_get_header(p->chain->model)->input_count + index - 1u)
+    if (!before || before->y.home || before->y.strip != y.strip || op->input[0] != qxr_get_header(p->chain->model)->input_count + index - 1u)
         return 0;
     if (before->kind != ADD && before->kind != RESCALE)
         return 0;
@@ -84,6 +106,7 @@ static int join_clip(plan *p, uint32_t index, const qxr_op *op, uint32_t slot)
     hi = before->kind == ADD ? &before->hi : &before->column.rescale.hi;
     *lo = clamped(*lo, op->first, op->second);
     *hi = clamped(*hi, op->first, op->second);
+    before->y = y;
     return 1;
 }
 
@@ -92,11 +115,10 @@ static void plan_operator(plan *p, uint32_t index)
     const qxr_model *model = p->chain->model;
     const qxr_op *op = qxr_get_op(model, index);
     const qxr_tensor *out = qxr_get_tensor(model, qxr_get_header(model)->input_count + index);
-    const uint32_t slot = qxr_slot(out);
-    if (op->opcode != QXR_CLIP || !join_clip(p, index, op, slot)) {
-        const operand none = {0, 0}, a = find_operand(p, op, 0);
-        const operand b = op->opcode == QXR_ADD ? find_operand(p, op, 1) : none;
-        step *s = add_step(p, CLIP, slot);
+    const operand y = at_home(p, out, qxr_slot(out));
+    if (op->opcode != QXR_CLIP || !join_clip(p, index, op, y)) {
+        const operand a = find_operand(p, op, 0), b = op->opcode == QXR_ADD ? find_operand(p, op, 1) : a;
+        step *s = add_step(p, CLIP, y);
         s->a = a;
         s->b = b;
         s->lo = INT32_MIN;
@@ -127,12 +149,21 @@ static void plan_operator(plan *p, uint32_t index)
             break;
         }
     }
-    p->made |= 1u << slot;
-    if (qxr_storage(out) != QXR_VIRTUAL)
-        add_step(p, TO_ARENA, slot)->tensor = out;
+    p->slot[y.strip] = y;
+    if (qxr_storage(out) != QXR_VIRTUAL && !y.home)
+        add_step(p, TO_ARENA, y)->tensor = out;
 }
 
 typedef int32_t strip[STRIP][LANES];
+
+/* 16 bits to 32. */
+static void widen(const int16_t *x, size_t pitch, uint32_t pixels, strip y)
+{
+    UNROLL_4 for (uint32_t i = 0; i < pixels; i++) {
+        const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(x + i * pitch));
+        store_lanes(y[i], LANES, _mm256_cvtepi16_epi32(v));
+    }
+}
 
 static void from_arena(const plan *p, const qxr_tensor *t, uint32_t pixel, uint32_t pixels, strip y)
 {
@@ -148,14 +179,8 @@ static void from_arena(const plan *p, const qxr_tensor *t, uint32_t pixel, uint3
             const __m128i x = _mm_loadl_epi64((const __m128i *)(const void *)(at + i * channels));
             store_lanes(y[i], LANES, _mm256_add_epi32(_mm256_cvtepu8_epi32(x), base));
         }
-    else if (bytes == 2u)
-        UNROLL_4 for (uint32_t i = 0; i < pixels; i++) {
-            const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(at + 2u * i * channels));
-            store_lanes(y[i], LANES, _mm256_cvtepi16_epi32(x));
-        }
     else
-        for (uint32_t i = 0; i < pixels; i++)
-            store_lanes(y[i], LANES, load_lanes((const int32_t *)(const void *)(at + 4u * i * channels), LANES));
+        widen((const int16_t *)(const void *)at, channels, pixels, y);
 }
 
 /* Four pixels of eight bytes. Values lie within the tensor's range, so nothing saturates. */
@@ -196,8 +221,8 @@ static void to_arena(const plan *p, const qxr_tensor *t, uint32_t pixel, uint32_
 }
 
 /* y = min(max(a + b, lo), hi), b being null for a clip. */
-INLINE void add_strips(const step *s, const qxr_span *a, size_t a_pitch, const qxr_span *b, size_t b_pitch,
-                       uint32_t lanes)
+INLINE void add_pitched(const qxr_span *a, size_t a_pitch, size_t y_pitch, const qxr_span *b, size_t b_pitch,
+                        const step *s, uint32_t lanes)
 {
     const __m256i lo = _mm256_set1_epi32(s->lo), hi = _mm256_set1_epi32(s->hi);
     const uint32_t pixels = a->pixels;
@@ -207,27 +232,44 @@ INLINE void add_strips(const step *s, const qxr_span *a, size_t a_pitch, const q
         __m256i v = load_lanes(from + i * a_pitch, lanes);
         if (b)
             v = _mm256_add_epi32(v, load_lanes(more + i * b_pitch, lanes));
-        store_lanes(y + i * LANES, LANES, _mm256_min_epi32(_mm256_max_epi32(v, lo), hi));
+        store_lanes(y + i * y_pitch, lanes, _mm256_min_epi32(_mm256_max_epi32(v, lo), hi));
     }
 }
 
-static qxr_span span_of(const plan *p, operand x, uint32_t y, uint32_t pixel, uint32_t pixels, strip *strips)
+static void add_strips(const step *s, const qxr_span *a, const qxr_span *b, uint32_t lanes)
 {
-    const size_t channels = p->tile->channels;
-    qxr_span s = {strips[x.strip][0], strips[y][0], LANES, LANES, pixels};
-    if (x.in_tile) {
-        s.from = p->chain->slots + x.strip * p->chain->elements + (pixel - p->tile->pixel) * channels + p->c;
-        s.from_pitch = channels;
-    }
+    if (lanes < LANES)
+        add_pitched(a, a->from_pitch, a->to_pitch, b, b ? b->from_pitch : 0u, s, lanes);
+    else if (!b)
+        WITH_PITCH(add_pitched, a, NULL, 0, s, LANES);
+    else if (b->from_pitch == LANES)
+        WITH_PITCH(add_pitched, a, b, LANES, s, LANES);
+    else
+        add_pitched(a, a->from_pitch, a->to_pitch, b, b->from_pitch, s, LANES);
+}
+
+static int32_t *place_of(operand x, uint32_t done, strip *strips)
+{
+    return x.home ? x.home + done * x.pitch : strips[x.strip][0];
+}
+
+static qxr_span span_of(operand x, operand y, uint32_t done, uint32_t pixels, strip *strips)
+{
+    const qxr_span s = {place_of(x, done, strips), place_of(y, done, strips), x.pitch, y.pitch, pixels};
     return s;
 }
 
-static void run_step(const plan *p, const step *s, uint32_t pixel, uint32_t pixels, strip *strips)
+/* Pixels from `done` of the tile on. */
+static void run_step(const plan *p, const step *s, uint32_t done, uint32_t pixels, strip *strips)
 {
-    const qxr_span a = span_of(p, s->a, s->y, pixel, pixels, strips), b = span_of(p, s->b, s->y, pixel, pixels, strips);
+    const qxr_span a = span_of(s->a, s->y, done, pixels, strips), b = span_of(s->b, s->y, done, pixels, strips);
+    const uint32_t pixel = p->tile->pixel + done;
     switch (s->kind) {
+    case FROM_WORDS:
+        widen(p->made.at + done * p->made.pitch + p->c, p->made.pitch, pixels, strips[s->y.strip]);
+        break;
     case FROM_ARENA:
-        from_arena(p, s->tensor, pixel, pixels, strips[s->y]);
+        from_arena(p, s->tensor, pixel, pixels, strips[s->y.strip]);
         break;
     case BIAS:
         qxr_apply_border_bias(&s->work, pixel, p->tile->channel + p->c, p->lanes, &a);
@@ -239,42 +281,76 @@ static void run_step(const plan *p, const step *s, uint32_t pixel, uint32_t pixe
         qxr_apply_rescale(&s->column.rescale, &a);
         break;
     case ADD:
-        if (p->lanes == LANES && a.from_pitch == LANES && b.from_pitch == LANES)
-            add_strips(s, &a, LANES, &b, LANES, LANES);
-        else
-            add_strips(s, &a, a.from_pitch, &b, b.from_pitch, p->lanes);
+        add_strips(s, &a, &b, p->lanes);
         break;
     case CLIP:
-        add_strips(s, &a, a.from_pitch, NULL, 0, p->lanes);
+        add_strips(s, &a, NULL, p->lanes);
         break;
     default:
-        to_arena(p, s->tensor, pixel, pixels, strips[s->y]);
+        to_arena(p, s->tensor, pixel, pixels, strips[s->y.strip]);
         break;
     }
 }
 
-static void run_column(plan *p)
+/* Channels from the tile's channel c on. */
+static void run_column(plan *p, uint32_t c, uint32_t lanes)
 {
     strip strips[STRIPS];
-    p->made = 0;
+    p->c = c;
+    p->lanes = lanes;
     p->steps = 0;
+    for (uint32_t i = 0; i < QXR_SLOTS; i++) {
+        const operand tile = {i, p->chain->slots + i * p->chain->elements + p->c, p->tile->channels};
+        p->slot[i] = tile;
+    }
     for (uint32_t k = p->chain->first; k < p->chain->end; k++)
         plan_operator(p, k);
     for (uint32_t done = 0; done < p->tile->pixels; done += STRIP)
         for (uint32_t i = 0; i < p->steps; i++)
-            run_step(p, &p->step[i], p->tile->pixel + done, qxr_min(STRIP, p->tile->pixels - done), strips);
+            run_step(p, &p->step[i], done, qxr_min(STRIP, p->tile->pixels - done), strips);
 }
+
+static int is_short(const qxr_chain *chain) { return (chain->end - chain->first) * STEPS_OF_OPERATOR <= MOST_STEPS; }
 
 int qxr_avx2_chain(const qxr_chain *chain, const qxr_tile *tile)
 {
     plan p;
-    if ((chain->end - chain->first) * STEPS_OF_OPERATOR > MOST_STEPS)
+    if (!is_short(chain))
         return 0;
     p.chain = chain;
     p.tile = tile;
-    for (p.c = 0; p.c < tile->channels; p.c += LANES) {
-        p.lanes = qxr_min(LANES, tile->channels - p.c);
-        run_column(&p);
+    p.made.at = NULL;
+    for (uint32_t c = 0; c < tile->channels; c += LANES)
+        run_column(&p, c, qxr_min(LANES, tile->channels - c));
+    return 1;
+}
+
+/* The convolution's result in 16 bits, in its slot or at home in the arena; sixteen channels go on in 16 bits if all
+ * their values fit, else in 32. */
+int qxr_avx2_conv_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
+                        const qxr_chain *chain, const qxr_tile *tile)
+{
+    const qxr_tensor *out = conv->out;
+    const uint32_t storage = qxr_storage(out), channels = out->extent[0];
+    plan p;
+    if (kernel != &qxr_avx2_table || !is_short(chain) || !qxr_fits_words(out) ||
+        (storage != QXR_VIRTUAL && storage != QXR_I16) || tile->channel % WORDS || tile->channels % WORDS)
+        return 0;
+    p.chain = chain;
+    p.tile = tile;
+    p.made.at = (int16_t *)(void *)(chain->slots + qxr_slot(out) * chain->elements);
+    p.made.pitch = tile->channels;
+    if (storage == QXR_I16) {
+        p.made.at = (int16_t *)(void *)(chain->arena + out->arena_offset) + (size_t)tile->pixel * channels + tile->channel;
+        p.made.pitch = channels;
+    }
+    qxr_table_words(conv, buffers, tile, p.made);
+    for (uint32_t c = 0; c < tile->channels && chain->first < chain->end; c += WORDS) {
+        const qxr_words made = {p.made.at + c, p.made.pitch};
+        if (qxr_chain_words(chain, tile, c, made))
+            continue;
+        run_column(&p, c, LANES);
+        run_column(&p, c + LANES, LANES);
     }
     return 1;
 }

@@ -1,4 +1,6 @@
 /* The other elementwise operators with AVX2. */
+#include <string.h>
+
 #include "x86/avx2_lanes.h"
 
 void qxr_avx2_add(const qxr_work *work, const qxr_tile *tile, int32_t *y)
@@ -31,10 +33,17 @@ void qxr_apply_border_bias(const qxr_work *work, uint32_t pixel, uint32_t channe
     int32_t *y = span->to;
     uint32_t row = pixel / width, column = pixel % width;
     values += channel;
-    for (uint32_t p = 0; p < span->pixels; p++, x += span->from_pitch, y += span->to_pitch) {
-        const int32_t *bias = values + ((size_t)rows[row] * column_classes + columns[column]) * channels;
-        store_lanes(y, lanes, _mm256_add_epi32(load_lanes(x, lanes), load_lanes(bias, lanes)));
-        if (++column == width) {
+    for (uint32_t p = 0; p < span->pixels;) {
+        const uint8_t class = columns[column];
+        const int32_t *bias = values + ((size_t)rows[row] * column_classes + class) * channels;
+        const __m256i more = load_lanes(bias, lanes);
+        /* Most pixels of a row are of one class. */
+        for (; p < span->pixels && column < width && columns[column] == class; p++, column++) {
+            store_lanes(y, lanes, _mm256_add_epi32(load_lanes(x, lanes), more));
+            x += span->from_pitch;
+            y += span->to_pitch;
+        }
+        if (column == width) {
             column = 0;
             row++;
         }
@@ -49,32 +58,54 @@ void qxr_avx2_border_bias(const qxr_work *work, const qxr_tile *tile, int32_t *y
     }
 }
 
-static uint64_t magnitude(int64_t value) { return value < 0 ? 0u - (uint64_t)value : (uint64_t)value; }
+static uint32_t magnitude(int32_t value) { return value < 0 ? 0u - (uint32_t)value : (uint32_t)value; }
+
+static __m256i magnitudes64(__m256i v)
+{
+    const __m256i sign = _mm256_cmpgt_epi64(_mm256_setzero_si256(), v);
+    return _mm256_sub_epi64(_mm256_xor_si256(v, sign), sign);
+}
+
+/* The bits that |x| |multiplier| + |addend| may have above the shifted 32, for x up to `most`; each factor fits 32 bits and
+ * the sum 64. */
+static __m256i bits_above(uint32_t most, __m256i multiplier, __m256i addend, uint32_t shift)
+{
+    const __m256i product = _mm256_mul_epu32(_mm256_set1_epi64x(most), _mm256_abs_epi32(multiplier));
+    return _mm256_srl_epi64(_mm256_add_epi64(product, magnitudes64(addend)), _mm_cvtsi32_si128(31 + (int32_t)shift));
+}
 
 void qxr_read_rescale(const qxr_work *work, const qxr_tile *tile, uint32_t c, uint32_t lanes, qxr_rescale_column *k)
 {
     const int per_channel = (work->op->flags & QXR_PER_CHANNEL) != 0;
     const uint32_t channels = per_channel ? work->out->extent[0] : 1u, first = per_channel ? tile->channel + c : 0u;
-    const int64_t *addend = (const int64_t *)(const void *)qxr_constants(work);
-    const int32_t *multiplier = (const int32_t *)(addend + channels);
-    const uint64_t lo = magnitude(work->in[0]->lo), hi = magnitude(work->in[0]->hi), most = lo > hi ? lo : hi;
+    const int64_t *addend = (const int64_t *)(const void *)qxr_constants(work) + first;
+    const int32_t *multiplier = (const int32_t *)(const void *)(qxr_constants(work) + 8u * channels) + first;
+    const uint32_t most = qxr_max(magnitude(work->in[0]->lo), magnitude(work->in[0]->hi));
     int64_t r[LANES] = {0};
-    int64_t m[LANES] = {0};
+    int32_t m[LANES] = {0};
+    for (uint32_t i = 0; i < lanes && (!per_channel || lanes < LANES); i++) {
+        r[i] = addend[per_channel ? i : 0u];
+        m[i] = multiplier[per_channel ? i : 0u];
+    }
+    if (per_channel && lanes == LANES) {
+        memcpy(r, addend, sizeof r);
+        memcpy(m, multiplier, sizeof m);
+    }
+    const __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)r);
+    const __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(r + 4));
     k->shift = work->op->parameter;
     k->lanes = lanes;
     k->lo = work->op->first;
     k->hi = work->op->second;
-    k->fits = k->shift <= 32u;
-    for (uint32_t i = 0; i < lanes; i++) {
-        const uint32_t at = per_channel ? first + i : 0u;
-        r[i % 2u * 4u + i / 2u] = addend[at]; /* even channels, then odd ones */
-        m[i % 2u * 4u + i / 2u] = multiplier[at];
-        /* At most 2^62 each. */
-        k->fits = k->fits && most * magnitude(multiplier[at]) + magnitude(addend[at]) < (uint64_t)1 << (31u + k->shift);
-    }
-    for (uint32_t half = 0; half < 2u; half++) {
-        k->addend[half] = _mm256_loadu_si256((const __m256i *)(const void *)(r + 4u * half));
-        k->multiplier[half] = _mm256_loadu_si256((const __m256i *)(const void *)(m + 4u * half));
+    k->multiplier[0] = load_lanes(m, LANES);
+    k->multiplier[1] = _mm256_srli_epi64(k->multiplier[0], 32);
+    k->addend[0] = _mm256_permute4x64_epi64(_mm256_unpacklo_epi64(low, high), 0xD8);
+    k->addend[1] = _mm256_permute4x64_epi64(_mm256_unpackhi_epi64(low, high), 0xD8);
+    k->fits = 0;
+    if (k->shift < 32u) {
+        const __m256i above = _mm256_or_si256(bits_above(most, k->multiplier[0], k->addend[0], k->shift),
+                                              bits_above(most, k->multiplier[1], k->addend[1], k->shift));
+        k->fits = _mm256_testz_si256(above, above);
     }
 }
 
@@ -110,7 +141,7 @@ static void rescale_wide(const qxr_rescale_column *s, const qxr_span *span)
     }
 }
 
-/* The same where the shifted result fits 32 bits: its lower half needs no sign from above, as the shift is at most 32,
+/* The same where the shifted result fits 32 bits: its lower half needs no sign from above, as the shift is below 32,
  * and it is clamped in 32 bits. */
 INLINE void rescale_narrow(const qxr_span *span, size_t from_pitch, size_t to_pitch, const qxr_rescale_column *k,
                            uint32_t lanes)
@@ -131,10 +162,50 @@ INLINE void rescale_narrow(const qxr_span *span, size_t from_pitch, size_t to_pi
     }
 }
 
+/* Without a shift, in 32 bits. */
+INLINE void rescale_whole(const qxr_span *span, size_t from_pitch, size_t to_pitch, const qxr_rescale_column *k,
+                          uint32_t lanes)
+{
+    const __m256i lo = _mm256_set1_epi32(k->lo), hi = _mm256_set1_epi32(k->hi), m = k->multiplier[0];
+    const __m256i r = _mm256_blend_epi32(k->addend[0], _mm256_slli_epi64(k->addend[1], 32), 0xAA);
+    const int32_t *from = span->from;
+    int32_t *y = span->to;
+    const uint32_t pixels = span->pixels;
+    UNROLL_4 for (uint32_t p = 0; p < pixels; p++) {
+        const __m256i v = _mm256_add_epi32(_mm256_mullo_epi32(load_lanes(from + p * from_pitch, lanes), m), r);
+        store_lanes(y + p * to_pitch, lanes, _mm256_min_epi32(_mm256_max_epi32(v, lo), hi));
+    }
+}
+
+/* The same for shifts of at least 32: the upper half of the sum has its sign, and always fits. */
+INLINE void rescale_high(const qxr_span *span, size_t from_pitch, size_t to_pitch, const qxr_rescale_column *k,
+                         uint32_t lanes)
+{
+    const __m128i shift = _mm_cvtsi32_si128((int32_t)k->shift - 32);
+    const __m256i lo = _mm256_set1_epi32(k->lo), hi = _mm256_set1_epi32(k->hi);
+    const __m256i m0 = k->multiplier[0], m1 = k->multiplier[1], r0 = k->addend[0], r1 = k->addend[1];
+    const int32_t *from = span->from;
+    int32_t *y = span->to;
+    const uint32_t pixels = span->pixels;
+    UNROLL_4 for (uint32_t p = 0; p < pixels; p++) {
+        const __m256i x = load_lanes(from + p * from_pitch, lanes);
+        const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(x, m0), r0);
+        const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(x, 32), m1), r1);
+        const __m256i v = _mm256_sra_epi32(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA), shift);
+        store_lanes(y + p * to_pitch, lanes, _mm256_min_epi32(_mm256_max_epi32(v, lo), hi));
+    }
+}
+
 void qxr_apply_rescale(const qxr_rescale_column *k, const qxr_span *span)
 {
-    if (!k->fits)
+    if (k->shift >= 32u && k->lanes == LANES)
+        WITH_PITCH(rescale_high, span, k, LANES);
+    else if (k->shift >= 32u)
+        rescale_high(span, span->from_pitch, span->to_pitch, k, k->lanes);
+    else if (!k->fits)
         rescale_wide(k, span);
+    else if (k->lanes == LANES && k->shift == 0u)
+        WITH_PITCH(rescale_whole, span, k, LANES);
     else if (k->lanes == LANES)
         WITH_PITCH(rescale_narrow, span, k, LANES);
     else

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "x86/avx2.h"
+#include "x86/avx2_loops.h"
 
 enum { LANES = 8 };
 
@@ -27,13 +28,6 @@ static inline void store_lanes(int32_t *at, uint32_t count, __m256i v)
     else
         _mm256_maskstore_epi32((int *)at, lanes_below(count), v);
 }
-
-#define INLINE static inline __attribute__((always_inline)) /* arguments that are constants make loops of their own */
-#ifdef __clang__
-#define UNROLL_4 _Pragma("clang loop unroll_count(4)")
-#else
-#define UNROLL_4 _Pragma("GCC unroll 4")
-#endif
 
 /* Elementwise operators take a tile by columns of eight channels: what a column needs is read once, then it is applied
  * to some pixels. Whole columns have eight lanes. */
@@ -68,7 +62,7 @@ void qxr_apply_threshold(const qxr_threshold_column *k, const qxr_span *span);
 
 /* Parameters of eight channels for their even and odd lanes, which are multiplied separately. */
 typedef struct qxr_rescale_column {
-    __m256i multiplier[2], addend[2];
+    __m256i multiplier[2], addend[2]; /* of the even channels, with the odd ones above them; of the odd ones */
     uint32_t shift, lanes;
     int32_t lo, hi;
     int fits; /* the shifted result of every input fits 32 bits, before it is clamped */

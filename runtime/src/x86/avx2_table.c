@@ -10,12 +10,10 @@
  * 16 channels have their two planes, or two steps of their one, in the halves of one vector. */
 #include <string.h>
 
-#include "x86/avx2_table.h"
+#include "x86/avx2_table_finish.h"
+#include "x86/avx2_words.h"
 
-enum {
-    MOST_ROWS = 8,         /* pixels of a product */
-    MOST_INPUT = 3
-};
+enum { MOST_INPUT = 3 };
 
 static size_t scratch_size(const qxr_conv *conv)
 {
@@ -34,172 +32,7 @@ static int suits(const qxr_conv *conv)
 
 static size_t packed_size(const qxr_conv *conv) { return qxr_table_plan(conv).bytes; }
 
-/* ---- Products ---- */
-
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
-
-typedef struct product {
-    const uint8_t *row[MOST_ROWS]; /* first quad under the window of each pixel */
-    const __m256i *weights;
-    size_t outer_step, inner_step; /* bytes from segment to segment */
-    uint32_t outer, inner, steps;
-    uint32_t widen_after;          /* steps whose sums fit 8 bits */
-    __m256i sums[MOST_ROWS][WIDEST][2]; /* 16 bits: even lanes, odd lanes */
-} product;
-
-/* The table row of one quad for all lanes, or copies of those of two quads, one for each half; `at` steps behind
- * them. */
-INLINE __m256i look_up(const uint8_t **at, int copies)
-{
-    const uint8_t *quad = *at;
-    uint16_t offset;
-    *at += copies ? 2 * ENTRY_BYTES : sizeof offset;
-    if (copies)
-        return _mm256_loadu_si256((const __m256i *)(const void *)quad);
-    memcpy(&offset, quad, sizeof offset);
-    return _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)(qxr_table + offset)));
-}
-
-INLINE void widen(product *p, __m256i sum[MOST_ROWS][WIDEST], int rows, int width)
-{
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int v = 0; v < width; v++) {
-            __m256i *to = p->sums[r][v];
-            to[0] = _mm256_add_epi16(to[0], _mm256_and_si256(sum[r][v], _mm256_set1_epi16(0xFF)));
-            to[1] = _mm256_add_epi16(to[1], _mm256_srli_epi16(sum[r][v], 8));
-            sum[r][v] = _mm256_setzero_si256();
-        }
-}
-
-/* The same into sums that hold nothing yet. */
-INLINE void widen_first(product *p, __m256i sum[MOST_ROWS][WIDEST], int rows, int width)
-{
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int v = 0; v < width; v++) {
-            p->sums[r][v][0] = _mm256_and_si256(sum[r][v], _mm256_set1_epi16(0xFF));
-            p->sums[r][v][1] = _mm256_srli_epi16(sum[r][v], 8);
-            sum[r][v] = _mm256_setzero_si256();
-        }
-}
-
-/* Some steps of one segment. */
-INLINE const __m256i *add_steps(__m256i sum[MOST_ROWS][WIDEST], const uint8_t **row, const __m256i *w, uint32_t steps,
-                                int rows, int width, int copies)
-{
-    for (const __m256i *end = w + (size_t)steps * (uint32_t)width; w != end; w += width) {
-        __m256i entry[MOST_ROWS];
-        UNROLL for (int r = 0; r < rows; r++)
-            entry[r] = look_up(&row[r], copies);
-        UNROLL for (int v = 0; v < width; v++) {
-            __m256i pattern = _mm256_load_si256(w + v);
-            __asm__("" : "+x"(pattern)); /* else it is loaded once for each row, and loads are what is scarce */
-            UNROLL for (int r = 0; r < rows; r++)
-                sum[r][v] = _mm256_add_epi8(sum[r][v], _mm256_shuffle_epi8(entry[r], pattern));
-        }
-    }
-    return w;
-}
-
-INLINE void multiply(product *p, int rows, int width, int copies)
-{
-    __m256i sum[MOST_ROWS][WIDEST];
-    const __m256i *w = p->weights;
-    uint32_t left = p->widen_after;
-    int first = 1;
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int v = 0; v < width; v++)
-            sum[r][v] = _mm256_setzero_si256();
-    for (uint32_t outer = 0; outer < p->outer; outer++)
-        for (uint32_t inner = 0; inner < p->inner; inner++) {
-            const uint8_t *row[MOST_ROWS];
-            UNROLL for (int r = 0; r < rows; r++)
-                row[r] = p->row[r] + outer * p->outer_step + inner * p->inner_step;
-            for (uint32_t done = 0; done < p->steps;) {
-                const uint32_t steps = qxr_min(left, p->steps - done);
-                w = add_steps(sum, row, w, steps, rows, width, copies);
-                done += steps;
-                left -= steps;
-                if (left)
-                    continue;
-                if (first)
-                    widen_first(p, sum, rows, width);
-                else
-                    widen(p, sum, rows, width);
-                first = 0;
-                left = p->widen_after;
-            }
-        }
-    if (first)
-        widen_first(p, sum, rows, width);
-    else
-        widen(p, sum, rows, width);
-}
-
-/* Functions of their own, so that the loops have the registers to themselves. */
-#define PRODUCT static __attribute__((noinline)) void
-PRODUCT multiply_4x1(product *p) { multiply(p, 4, 1, 0); }
-PRODUCT multiply_8x1_copies(product *p) { multiply(p, 8, 1, 1); }
-PRODUCT multiply_4x2(product *p) { multiply(p, 4, 2, 0); }
-PRODUCT multiply_2x3(product *p) { multiply(p, 2, 3, 0); }
-PRODUCT multiply_2x4(product *p) { multiply(p, 2, 4, 0); }
-PRODUCT multiply_1x4(product *p) { multiply(p, 1, 4, 0); }
-
 /* ---- Sums to results ---- */
-
-typedef struct target {
-    int32_t *y; /* of the first pixel and channel of the tile */
-    uint32_t first, last, stride; /* channels of the tile; elements from pixel to pixel */
-} target;
-
-/* 16 channels: delta[0] a + delta[1] b + sums + rest, with a and b in 16 bits. */
-INLINE void combine(__m256i a, __m256i b, __m256i deltas, const int32_t *sums, __m256i rest, int32_t *y)
-{
-    const __m256i *add = (const __m256i *)(const void *)sums;
-    const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), deltas);
-    const __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), deltas);
-    __m256i *to = (__m256i *)(void *)y;
-    _mm256_storeu_si256(to, _mm256_add_epi32(_mm256_add_epi32(low, rest), _mm256_loadu_si256(add)));
-    _mm256_storeu_si256(to + 1, _mm256_add_epi32(_mm256_add_epi32(high, rest), _mm256_loadu_si256(add + 1)));
-}
-
-/* Up to 32 channels from `channel` on, of which the tile may hold some. */
-static void finish_group(const qxr_table_layout *l, const __m256i (*sums)[2], __m256i deltas, const int32_t *add,
-                         __m256i rest, const target *to, int32_t *y, uint32_t channel)
-{
-    const __m256i none = _mm256_setzero_si256();
-    const uint32_t low = qxr_max(to->first, channel), high = qxr_min(to->last, channel + LANES);
-    const int whole = high - low == LANES, two = l->code.planes == 2u;
-    int32_t copy[LANES];
-    int32_t *at = whole ? y + (channel - to->first) : copy;
-    combine(sums[0][0], two ? sums[1][0] : none, deltas, add + channel, rest, at);
-    combine(sums[0][1], two ? sums[1][1] : none, deltas, add + channel + LANES / 2, rest, at + LANES / 2);
-    if (!whole)
-        memcpy(y + (low - to->first), copy + (low - channel), (high - low) * sizeof *copy);
-}
-
-/* A narrow layer's vector: a in the lower halves of the sums, b in the upper ones; even bytes are channels 0-7. */
-static void finish_narrow(const __m256i *sums, __m256i deltas, const int32_t *add, __m256i rest, const target *to,
-                          int32_t *y)
-{
-    const __m256i a = _mm256_permute2x128_si256(sums[0], sums[1], 0x20);
-    const __m256i b = _mm256_permute2x128_si256(sums[0], sums[1], 0x31);
-    const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), deltas);
-    const __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), deltas);
-    const __m256i *more = (const __m256i *)(const void *)add;
-    int32_t copy[NARROW];
-    const int whole = to->last - to->first == NARROW;
-    __m256i *out = (__m256i *)(void *)(whole ? y : copy);
-    _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20), rest),
-                                              _mm256_loadu_si256(more)));
-    _mm256_storeu_si256(out + 1, _mm256_add_epi32(_mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x31), rest),
-                                                  _mm256_loadu_si256(more + 1)));
-    if (!whole)
-        memcpy(y, copy + to->first, (to->last - to->first) * sizeof *y);
-}
 
 /* Steps through the pixels of a tile. */
 typedef struct walk {
@@ -256,92 +89,136 @@ INLINE void take_pixels(walk *w, uint32_t count, uint32_t most, const uint8_t **
 typedef struct block {
     const qxr_table_layout *l;
     const int32_t *add;
-    const target *to;
+    const qxr_table_target *to;
     uint32_t vector, width;
     __m256i deltas;
+    __m256i delta[MOST_PLANES];     /* in every 16 bits */
+    __m256i words[WIDEST][2];       /* low halves of `add` for each vector of the first plane */
+    uint32_t halves[WIDEST];        /* which sixteens of its channels the tile holds */
 } block;
 
-static inline __m256i rest_of(const block *b, const uint32_t *rest)
+static inline void narrow_words(const block *b, const qxr_table_product *p, const uint32_t *rest, uint32_t count, int16_t *y)
 {
-    return b->l->code.lowest ? _mm256_set1_epi32((int32_t)*rest) : _mm256_setzero_si256();
-}
-
-static void narrow_block(const block *b, product *p, walk *w, uint32_t pixels, int32_t *y)
-{
-    const uint32_t most = b->l->copies ? 8u : 4u;
-    for (uint32_t q = 0; q < pixels; q += most) {
-        const uint32_t count = qxr_min(most, pixels - q), *rest = w->rest;
-        take_pixels(w, count, most, p->row);
+    const __m256i delta[MOST_PLANES] = {b->delta[0], b->delta[1]}, add = b->words[0][0];
+    for (uint32_t r = 0; r < count; r++, y += b->to->stride) {
+        const __m256i some = _mm256_set1_epi16((int16_t)rest[r]);
         if (b->l->copies)
-            multiply_8x1_copies(p);
+            finish_narrow_words(p->sums[r][0], delta, add, some, y, 0);
         else
-            multiply_4x1(p);
-        for (uint32_t r = 0; r < count; r++, y += b->to->stride)
-            finish_narrow(p->sums[r][0], b->deltas, b->add, rest_of(b, rest + r), b->to, y);
+            finish_narrow_words(p->sums[r][0], delta, add, some, y, 1);
     }
 }
 
-static void multiply_pixels(product *p, uint32_t width, uint32_t count)
+static void narrow_block(const block *b, qxr_table_product *p, walk *w, uint32_t pixels)
 {
-    if (width == 1u)
-        multiply_4x1(p);
-    else if (width == 2u)
-        multiply_4x2(p);
-    else if (width == 3u)
-        multiply_2x3(p);
-    else if (count == 1u)
-        multiply_1x4(p);
-    else
-        multiply_2x4(p);
-}
-
-static void wide_block(const block *b, product *p, walk *w, uint32_t pixels, int32_t *y)
-{
-    const uint32_t most = b->width > 2u ? 2u : 4u, planes = b->l->code.planes;
+    const uint32_t most = qxr_table_pixels(1);
+    int16_t *words = b->to->words;
+    int32_t *y = b->to->y;
     for (uint32_t q = 0; q < pixels; q += most) {
         const uint32_t count = qxr_min(most, pixels - q), *rest = w->rest;
         take_pixels(w, count, most, p->row);
-        multiply_pixels(p, b->width, count);
-        for (uint32_t r = 0; r < count; r++, y += b->to->stride) {
-            const __m256i (*sums)[2] = (const __m256i (*)[2])p->sums[r], some = rest_of(b, rest + r);
-            for (uint32_t v = 0; v < b->width; v += planes) {
-                const uint32_t channel = (b->vector + v) / planes * LANES;
-                if (channel < b->to->last && channel + LANES > b->to->first)
-                    finish_group(b->l, sums + v, b->deltas, b->add, some, b->to, y, channel);
-            }
+        qxr_table_multiply(p, 1, count, b->l->copies);
+        if (words)
+            narrow_words(b, p, rest, count, words + q * b->to->stride);
+        for (uint32_t r = 0; r < count && !words; r++, y += b->to->stride)
+            finish_narrow(p->sums[r][0], b->deltas, b->add, _mm256_set1_epi32((int32_t)rest[r]), b->to, y);
+    }
+}
+
+/* Pixels from q of the tile on. */
+INLINE void finish_wide_words(const block *b, const qxr_table_product *p, uint32_t q, uint32_t count, const uint32_t *rest, int two)
+{
+    const uint32_t planes = two ? 2u : 1u, width = b->width;
+    const size_t stride = b->to->stride;
+    const __m256i delta[MOST_PLANES] = {b->delta[0], b->delta[1]};
+    int16_t *y = b->to->words + q * stride + b->vector / planes * LANES - b->to->first;
+    for (uint32_t r = 0; r < count; r++, y += stride) {
+        const __m256i (*sums)[2] = (const __m256i (*)[2])p->sums[r], some = _mm256_set1_epi16((int16_t)rest[r]);
+        for (uint32_t v = 0; v < width; v += planes)
+            finish_words(sums + v, delta, b->words[v], some, b->halves[v], y + v / planes * LANES, two);
+    }
+}
+
+static void finish_wide(const block *b, const qxr_table_product *p, uint32_t q, uint32_t count, const uint32_t *rest)
+{
+    const uint32_t planes = b->l->code.planes;
+    for (uint32_t r = 0; r < count; r++) {
+        const __m256i (*sums)[2] = (const __m256i (*)[2])p->sums[r], some = _mm256_set1_epi32((int32_t)rest[r]);
+        int32_t *y = b->to->y + (q + r) * b->to->stride;
+        for (uint32_t v = 0; v < b->width; v += planes) {
+            const uint32_t channel = (b->vector + v) / planes * LANES;
+            if (channel < b->to->last && channel + LANES > b->to->first)
+                finish_group(b->l, sums + v, b->deltas, b->add, some, b->to, y, channel);
         }
+    }
+}
+
+static void wide_block(const block *b, qxr_table_product *p, walk *w, uint32_t pixels)
+{
+    const uint32_t most = qxr_table_pixels(b->width);
+    for (uint32_t q = 0; q < pixels; q += most) {
+        const uint32_t count = qxr_min(most, pixels - q), *rest = w->rest;
+        take_pixels(w, count, most, p->row);
+        qxr_table_multiply(p, b->width, count, 0);
+        if (!b->to->words)
+            finish_wide(b, p, q, count, rest);
+        else if (b->l->code.planes == 2u)
+            finish_wide_words(b, p, q, count, rest, 1);
+        else
+            finish_wide_words(b, p, q, count, rest, 0);
     }
 }
 
 /* Some pixels and all vectors of one block. */
 static void multiply_block(const qxr_conv *conv, const qxr_table_layout *l, const qxr_table_rows *rows,
-                           const int32_t *add, product *p, uint32_t vector, const qxr_tile *tile, const target *to)
+                           const int32_t *add, qxr_table_product *p, uint32_t vector, const qxr_tile *tile, const qxr_table_target *to)
 {
     const uint32_t low = (uint32_t)l->code.delta[0], high = (uint32_t)l->code.delta[l->copies ? 0 : 1];
-    const block b = {l, add, to, vector, qxr_min(WIDEST, l->vectors - vector),
-                     _mm256_set1_epi32((int32_t)((low & 0xFFFFu) | high << 16))};
+    block b;
+    b.l = l;
+    b.add = add;
+    b.to = to;
+    b.vector = vector;
+    b.width = qxr_min(WIDEST, l->vectors - vector);
+    b.deltas = _mm256_set1_epi32((int32_t)((low & 0xFFFFu) | high << 16));
+    b.delta[0] = _mm256_set1_epi16((int16_t)low);
+    b.delta[1] = _mm256_set1_epi16((int16_t)high);
+    for (uint32_t v = 0; v < b.width && to->words; v += l->code.planes) {
+        const uint32_t channel = (vector + v) / l->code.planes * LANES;
+        for (uint32_t half = 0; half < 2u; half++)
+            b.words[v][half] = low_halves(add + channel + half * (LANES / 2));
+        b.halves[v] = channel >= to->first && channel < to->last ? 1u : 0u;
+        if (channel + LANES / 2 >= to->first && channel + LANES / 2 < to->last)
+            b.halves[v] |= 2u;
+    }
     walk w = start_walk(conv, l, rows, tile->pixel);
     if (l->narrow)
-        narrow_block(&b, p, &w, tile->pixels, to->y);
+        narrow_block(&b, p, &w, tile->pixels);
     else
-        wide_block(&b, p, &w, tile->pixels, to->y);
+        wide_block(&b, p, &w, tile->pixels);
 }
 
-static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
+/* Results of 32 bits to y, or of 16 bits to words. */
+static void make_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y,
+                      int16_t *words, size_t stride)
 {
     const qxr_table_layout l = qxr_table_plan(conv);
+    if (l.bits) {
+        qxr_table_bits_tile(conv, &l, buffers, tile, y, words, stride);
+        return;
+    }
     const int32_t *add = (const int32_t *)(const void *)(buffers->packed + l.sums);
     const uint32_t width = conv->out->extent[2], rows_at_a_time = qxr_table_chunk(conv, &l);
     const uint32_t first = tile->channel / LANES * l.code.planes;
     const uint32_t end = l.narrow ? 1u : ((tile->channel + tile->channels - 1u) / LANES + 1u) * l.code.planes;
-    product p;
+    qxr_table_product p;
+    memset(p.sums, 0, sizeof p.sums); /* compilers do not see that products write what is read */
     p.outer = l.outer;
     p.inner = l.inner;
     p.steps = l.steps;
-    p.widen_after = 255u / (QUAD * qxr_max(conv->input_peak, 1u));
     for (uint32_t done = 0; done < tile->pixels;) {
-        const target to = {y + (size_t)done * tile->channels, tile->channel, tile->channel + tile->channels,
-                           tile->channels};
+        const qxr_table_target to = {y ? y + done * stride : NULL, words ? words + done * stride : NULL, tile->channel,
+                           tile->channel + tile->channels, stride};
         qxr_tile part = *tile;
         part.pixel = tile->pixel + done;
         part.pixels = qxr_min(tile->pixels - done, (part.pixel / width + rows_at_a_time) * width - part.pixel);
@@ -350,10 +227,21 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
         p.inner_step = (size_t)conv->op->dilation[1] * l.quads * l.quad_bytes;
         for (uint32_t v = l.narrow ? 0u : first / WIDEST * WIDEST; v < end; v += WIDEST) {
             p.weights = (const __m256i *)(const void *)(buffers->packed + QXR_PACK_HEAD + v * l.vector_bytes);
+            p.runs = (const uint16_t *)(const void *)(buffers->packed + l.runs) + v / WIDEST * l.most_runs;
             multiply_block(conv, &l, &rows, add, &p, v, &part, &to);
         }
         done += part.pixels;
     }
+}
+
+static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
+{
+    make_tile(conv, buffers, tile, y, NULL, tile->channels);
+}
+
+void qxr_table_words(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, qxr_words y)
+{
+    make_tile(conv, buffers, tile, NULL, y.at, y.pitch);
 }
 
 const qxr_conv_kernel qxr_avx2_table = {"avx2 table", suits, packed_size, qxr_table_pack, scratch_size, tile_of};

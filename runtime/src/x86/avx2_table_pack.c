@@ -39,12 +39,17 @@ qxr_table_layout qxr_table_plan(const qxr_conv *conv)
     l.narrow = conv->out->extent[0] <= NARROW;
     l.vectors = l.narrow ? 1u : ((conv->out->extent[0] - 1u) / LANES + 1u) * l.code.planes;
     l.copies = l.narrow && l.code.planes == 1u;
-    l.quad_bytes = l.copies ? ENTRY_BYTES : sizeof(uint16_t);
+    l.bits = qxr_table_bits_suit(conv, &l);
+    l.symmetric = l.bits && qxr_table_is_symmetric(&l);
+    l.quad_bytes = l.copies || l.bits ? ENTRY_BYTES : sizeof(uint16_t);
     if (l.copies)
         l.steps = (l.steps + 1u) / 2u;
     l.vector_bytes = (size_t)l.outer * l.inner * l.steps * LANES;
     l.sums = QXR_PACK_HEAD + l.vectors * l.vector_bytes;
-    l.bytes = l.sums + qxr_round_up(conv->out->extent[0], LANES) * sizeof(int32_t);
+    l.runs = l.sums + qxr_round_up(conv->out->extent[0], LANES) * sizeof(int32_t);
+    /* Full at the earliest where every weight of some channel has the bit and all inputs are the largest. */
+    l.most_runs = l.outer * l.inner * l.steps / (255u / (QUAD * qxr_max(conv->input_peak, 1u))) + 1u;
+    l.bytes = l.runs + (size_t)((l.vectors - 1u) / WIDEST + 1u) * l.most_runs * sizeof(uint16_t);
     return l;
 }
 
@@ -211,19 +216,64 @@ static void pack_narrow(const qxr_conv *conv, const qxr_table_layout *l, uint8_t
         }
 }
 
+/* How many steps of one block fit 8 bits, again and again; the last run has no end. */
+static void find_runs(const qxr_table_layout *l, uint32_t input_peak, const uint8_t *weights, uint32_t width,
+                      uint16_t *runs)
+{
+    static const uint8_t bits[16] = {0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
+    const __m256i all_bits = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)bits));
+    const __m256i *w = (const __m256i *)(const void *)weights;
+    const uint32_t steps = l->outer * l->inner * l->steps;
+    __m256i most[WIDEST];
+    uint32_t run = 0;
+    memset(most, 0, sizeof most);
+    for (uint32_t i = 0; i < steps; i++, run++, w += width) {
+        __m256i step[WIDEST], full = _mm256_setzero_si256();
+        for (uint32_t v = 0; v < width; v++) {
+            const __m256i one = _mm256_shuffle_epi8(all_bits, _mm256_load_si256(w + v));
+            step[v] = _mm256_setzero_si256();
+            for (uint32_t k = 0; k < input_peak; k++)
+                step[v] = _mm256_add_epi8(step[v], one);
+            /* Saturated: not equal to the wrapping sum. */
+            full = _mm256_or_si256(full, _mm256_xor_si256(_mm256_adds_epu8(most[v], step[v]), _mm256_add_epi8(most[v], step[v])));
+        }
+        if (!_mm256_testz_si256(full, full) || run == UINT16_MAX) {
+            *runs++ = (uint16_t)run;
+            run = 0;
+            memset(most, 0, sizeof most);
+        }
+        for (uint32_t v = 0; v < width; v++)
+            most[v] = _mm256_add_epi8(most[v], step[v]);
+    }
+    *runs = UINT16_MAX;
+}
+
+/* What entries of both signs are too large by. */
+static void take_offsets(const qxr_conv *conv, const qxr_table_layout *l, int32_t *sums)
+{
+    const int32_t offset = qxr_wrap_mul(l->code.delta[0] / 2, (int32_t)conv->row);
+    for (uint32_t o = 0; o < conv->out->extent[0]; o++)
+        sums[o] = qxr_wrap_add(sums[o], -offset);
+}
+
 void qxr_table_pack(const qxr_conv *conv, uint8_t *packed)
 {
     const qxr_table_layout l = qxr_table_plan(conv);
     int32_t *sums = (int32_t *)(void *)(packed + l.sums);
+    uint16_t *runs = (uint16_t *)(void *)(packed + l.runs);
+    uint8_t *weights = packed + QXR_PACK_HEAD;
     uint64_t entries[243];
     if (conv->weights.base3)
         fill_base3(entries);
     memset(sums, 0, l.bytes - l.sums);
     if (l.narrow) {
-        memset(packed + QXR_PACK_HEAD, 0, l.sums - QXR_PACK_HEAD);
-        pack_narrow(conv, &l, packed + QXR_PACK_HEAD, sums);
-        return;
+        memset(weights, 0, l.sums - QXR_PACK_HEAD);
+        pack_narrow(conv, &l, weights, sums);
     }
-    for (uint32_t group = 0; group < l.vectors / l.code.planes; group++)
-        pack_group(conv, &l, entries, group, packed + QXR_PACK_HEAD, sums);
+    for (uint32_t group = 0; group < l.vectors / l.code.planes && !l.narrow; group++)
+        pack_group(conv, &l, entries, group, weights, sums);
+    for (uint32_t v = 0; v < l.vectors; v += WIDEST, runs += l.most_runs)
+        find_runs(&l, conv->input_peak, weights + v * l.vector_bytes, qxr_min(WIDEST, l.vectors - v), runs);
+    if (l.symmetric)
+        take_offsets(conv, &l, sums);
 }

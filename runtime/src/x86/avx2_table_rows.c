@@ -58,6 +58,8 @@ static places place_all(const qxr_conv *conv, const qxr_table_layout *l, size_t 
     p.offsets = p.rest + (out_rows * conv->out->extent[2] + pitch) * sizeof(uint32_t);
     p.quads = qxr_round_up(p.offsets + (l->copies ? pitch * l->quads * sizeof(uint16_t) + SLACK : 0u), 32u);
     p.end = p.quads + rows * pitch * l->quads * l->quad_bytes + SLACK;
+    if (l->bits) /* pixels that are not there */
+        p.end += (size_t)MOST_PIXELS * conv->op->stride[1] * l->quads * l->quad_bytes;
     return p;
 }
 
@@ -145,6 +147,29 @@ static void offset_row(const qxr_conv *conv, const uint8_t *input, uint32_t row,
     fill_pixels(conv, right, to + (size_t)(left + width) * quads, sum + left + width);
 }
 
+/* The same for inputs of one bit. */
+static void bits_row(const qxr_conv *conv, const uint8_t *input, uint32_t row, const qxr_table_layout *l, uint8_t *to,
+                     uint32_t *sum)
+{
+    const uint32_t channels = conv->in->extent[0], width = conv->in->extent[2];
+    const uint32_t left = conv->op->padding[2], right = conv->op->padding[3];
+    const uint8_t *from = input + (size_t)row * width * channels;
+    const size_t pixel = (size_t)l->quads * l->quad_bytes;
+    const int inside = row < conv->in->extent[1];
+    qxr_table_bits_zeros(conv, l, inside ? left : left + width + right, to);
+    if (inside) {
+        qxr_table_bits_entries(l, from, width * channels, to + left * pixel);
+        qxr_table_bits_zeros(conv, l, right, to + (left + width) * pixel);
+    }
+    if (l->symmetric)
+        return;
+    if (inside)
+        sum_pixels(from, width, channels, sum + left);
+    for (uint32_t i = 0; i < left + width + right; i++)
+        if (!inside || i < left || i >= left + width)
+            sum[i] = (uint32_t)-conv->base * channels;
+}
+
 static inline void copy_entry(uint16_t offset, uint8_t *to)
 {
     _mm_store_si128((__m128i *)(void *)to, _mm_load_si128((const __m128i *)(const void *)(qxr_table + offset)));
@@ -204,14 +229,20 @@ qxr_table_rows qxr_table_inputs(const qxr_conv *conv, const qxr_table_layout *l,
     for (size_t i = 0; i < rows; i++) {
         const uint32_t row = first * conv->op->stride[0] + (uint32_t)i - conv->op->padding[0];
         uint8_t *to = quads + i * row_quads * l->quad_bytes;
+        if (l->bits) {
+            bits_row(conv, buffers->input, row, l, to, sum + i * pitch);
+            continue;
+        }
         offset_row(conv, buffers->input, row, l->code.lowest != 0, l->copies ? offsets_of_row : (uint16_t *)(void *)to,
                    sum + i * pitch);
         if (l->copies)
             copy_entries(offsets_of_row, row_quads, to);
     }
-    for (uint32_t i = 0; i < out_rows && l->code.lowest; i++)
+    for (uint32_t i = 0; i < out_rows && l->code.lowest && !l->symmetric; i++)
         sum_windows(conv, l->code.lowest, sum + (size_t)i * conv->op->stride[0] * pitch, pitch,
                     rest + (size_t)i * width);
+    if (!l->code.lowest)
+        memset(rest, 0, (size_t)out_rows * width * sizeof *rest);
     memset(quads + rows * row_quads * l->quad_bytes, 0, SLACK);
     return made;
 }

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import torch
 
-from qexport.backends.onnx.session import run_all_tensors
+from qexport.backends.onnx.session import absorbed_tensors, run_all_tensors
 from qexport.checkpoints import save_native
 from qexport.conversion import convert
 from qexport.errors import QExportError
@@ -87,14 +87,14 @@ def run(name: str, pair: str, *, full: bool) -> Result:
             expected = interpret(graph, feeds, keep="*").tensors
             runs = (run_all_tensors(loaded, feeds), packed.run_all(feeds)) if i < COMPARED_IMAGES else ()
             for found in runs:
-                differing += sum(not np.array_equal(found[n.name], expected[n.name]) for n in graph.nodes)
+                differing += sum(not np.array_equal(value, expected[name]) for name, value in found.items())
             explainer.add(feeds, expected, explainer.run_free(feeds), explainer.run_frozen(feeds))
         layers, fixed_points = explainer.results()
         trained = {node.name for node in artifact.built.captured.graph.nodes}
         compared = time.process_time()
         return Result(
             layers=sum(n.op.kind in ("conv2d", "linear") for n in graph.nodes),
-            tensors=2 * len(graph.nodes),
+            tensors=2 * len(graph.nodes) - len(absorbed_tensors(loaded)),
             proven=sum(p.values for p in artifact.built.proofs),
             megabytes=(artifact.files["onnx"].stat().st_size / 1e6, artifact.files["qpk"].stat().st_size / 1e6),
             differing=differing,

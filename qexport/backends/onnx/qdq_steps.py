@@ -28,7 +28,7 @@ def emit_step(s: State, node: Node, op: Step) -> None:
     encoding = Encoding.of(function)
     if encoding is None:
         s.notes.append(f"{node.name}: zero is no level of the quantizer; its values stay float")
-        levels = e.cast(_compared(s, x, function, function.levels), FLOAT, "levels")
+        levels = e.cast(_compared(s, x, function, function.levels.astype(np.int64)), FLOAT, "levels")
         value = e.node("Mul", [levels, e.constant(np.array(float(function.scale), FLOAT))], "scaled")
         s.finish_float(node.name, e.node("Add", [value, e.constant(np.array(float(function.offset), FLOAT))], "values"))
         return
@@ -70,24 +70,22 @@ def _quantized(s: State, x: str, function: StepFunction, encoding: Encoding) -> 
 
 def compared_bytes(s: State, x: str, bars: NDArray[np.int64], targets: NDArray[np.int64], rank: int) -> str:
     """targets[#{i : x >= bars[c, i]}] for bytes x, their bars [C, n] and ascending targets, all of them bytes."""
+    return _counted(s, x, [s.e.per_channel(column, rank, UINT8) for column in bars.T], targets)
+
+
+def _compared(s: State, x: str, function: StepFunction, targets: NDArray[np.int64]) -> str:
+    """targets[code(x)] for floats x: bytes where the targets are ascending bytes, else int32."""
+    return _counted(s, x, [s.e.constant(np.array(t, FLOAT)) for t in function.thresholds], targets)
+
+
+def _counted(s: State, x: str, bars: list[str], targets: NDArray[np.int64]) -> str:
+    """The first target and the sum of its increments at every bar that x reaches."""
     e, total = s.e, ""
-    for i, rise in enumerate(np.diff(targets).tolist()):
-        reached = e.node("GreaterOrEqual", [x, e.per_channel(bars[:, i], rank, UINT8)], "reached", bool)
-        part = e.cast(reached, UINT8, "step")
+    is_byte = targets[0] >= 0 and targets[-1] <= BYTE_MAX and bool(np.all(np.diff(targets) >= 0))
+    dtype = UINT8 if is_byte else INT32
+    for bar, rise in zip(bars, np.diff(targets).tolist(), strict=True):
+        part = e.cast(e.node("GreaterOrEqual", [x, bar], "reached", bool), dtype, "step")
         if rise != 1:
-            part = e.node("Mul", [part, e.constant(np.array(rise, UINT8))], "gap")
+            part = e.node("Mul", [part, e.constant(np.array(rise, dtype))], "gap")
         total = e.node("Add", [total, part], "steps") if total else part
-    return e.node("Add", [total, e.constant(np.array(targets[0], UINT8))], "level") if targets[0] else total
-
-
-def _compared(s: State, x: str, function: StepFunction, targets: NDArray) -> str:
-    """targets[code(x)] in int32, as the first target and the sum of its increments at every threshold reached."""
-    e = s.e
-    total = ""
-    for threshold, rise in zip(function.thresholds, np.diff(targets).tolist(), strict=True):
-        taken = e.node("GreaterOrEqual", [x, e.constant(np.array(threshold, FLOAT))], "reached", bool)
-        part = e.cast(taken, INT32, "step")
-        if rise != 1:
-            part = e.node("Mul", [part, e.constant(np.array(rise, INT32))], "gap")
-        total = e.node("Add", [total, part], "steps") if total else part
-    return e.node("Add", [total, e.constant(np.array(targets[0], INT32))], "level") if targets[0] else total
+    return e.node("Add", [total, e.constant(np.array(targets[0], dtype))], "level") if targets[0] else total

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Network:
         title: for the tables.
         pair, architecture: a seeded network of qexport.models.
         real: checkpoint below the test data that takes its place, with its `options`; its title is then real_title.
+        images: file below the test data that the real checkpoint is calibrated with; without the data the network is
+            left out.
     """
 
     title: str
@@ -60,20 +62,28 @@ class Network:
     real: str | None = None
     real_title: str = ""
     options: tuple[str, ...] = ()
+    images: str | None = None
 
+
+_DAQ = Network(
+    "CIFAR ResNet-20 W1A1 (DAQ)",
+    "daq-w1a1",
+    "resnet20",
+    "checkpoints/daq/cifar10_W1A1.pth",
+    "CIFAR ResNet-20 W1A1 (real DAQ)",
+    ("--bits", "1", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--input-shape", "3,32,32"),
+)
 
 NETWORKS = {
     "resnet18-w2a2": Network("ResNet-18 W2A2", "qn-w2a2", "resnet18"),
     "resnet18-w1a2": Network("ResNet-18 W1A2", "qn-w1a2", "resnet18"),
     "resnet18-w1a1": Network("ResNet-18 W1A1", "qn-w1a1", "resnet18"),
     "resnet50-w2a2": Network("ResNet-50 W2A2", "qn-w2a2", "resnet50"),
-    "resnet20-w1a1": Network(
-        "CIFAR ResNet-20 W1A1 (DAQ)",
-        "daq-w1a1",
-        "resnet20",
-        "checkpoints/daq/cifar10_W1A1.pth",
-        "CIFAR ResNet-20 W1A1 (real DAQ)",
-        ("--bits", "1", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--input-shape", "3,32,32"),
+    "resnet20-w1a1": _DAQ,
+    "resnet20-w1a1-calibrated": replace(
+        _DAQ,
+        real_title="CIFAR ResNet-20 W1A1 (real DAQ), residual sums calibrated",
+        images="cifar10/calibration.npz",
     ),
 }
 EDGE_BITS = ("--edge-bits", "8")
@@ -88,18 +98,24 @@ def data_dir() -> Path:
     return Path(os.environ.get("QEXPORT_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
+def is_real(network: Network) -> bool:
+    return network.real is not None and (data_dir() / network.real).is_file()
+
+
 def converted(name: str, folder: Path) -> tuple[str, Path]:
     """Title of a network, and the folder with its three files; where they are missing, another process makes them."""
     network, output = NETWORKS[name], folder / name
-    real = data_dir() / network.real if network.real else None
-    is_real = real is not None and real.is_file()
     if not all((output / file).is_file() for file in FILES):
-        checkpoint = str(real) if is_real else f"{output}.pt"
-        if not is_real:
+        checkpoint, options = f"{output}.pt", list(EDGE_BITS)
+        if is_real(network):
+            checkpoint = str(data_dir() / str(network.real))
+            options += network.options
+        else:
             run_python(__file__, "--seed", name, checkpoint)
-        options = (*EDGE_BITS, *(network.options if is_real else ()))
+        if network.images:
+            options += ["--calibration-data", str(data_dir() / network.images)]
         run_python("-m", "qexport", "convert", checkpoint, "--format", "onnx,onnx-qdq,qpk", *options, "-o", str(output))
-    return network.real_title if is_real else f"{network.title}, seeded", output
+    return network.real_title if is_real(network) else f"{network.title}, seeded", output
 
 
 def run_python(*arguments: str) -> None:
@@ -177,6 +193,8 @@ def measure(folder: Path, names: tuple[str, ...], sizes: list[tuple[int, int]], 
     forced = [isa for isa in reversed(isas[:-1]) if isa in ONEDNN_NAMES]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     for number, name in enumerate(names):
+        if NETWORKS[name].images and not is_real(NETWORKS[name]):
+            continue
         title, files = converted(name, folder)
         for isa in [None, *(forced if number == 0 else [])]:
             for batch, threads in sizes if isa is None else sizes[:1]:

@@ -116,13 +116,12 @@ static void pack_run(const qxr_code_form *form, const qxr_code_kernel *kernel, c
 static void fill_padding(const qxr_conv *conv, const qxr_code_form *form, uint8_t *to, size_t pixels)
 {
     const uint32_t bytes = pixel_bytes(conv, form), used = conv->in->extent[0] - (bytes - 1u) * form->per;
-    uint32_t zeros = 0;
-    uint8_t filled[FILLED];
+    uint64_t zeros = 0, filled;
     for (uint32_t i = 0; i < form->per; i++)
-        zeros |= (uint32_t)-conv->base << i * form->bits;
-    memset(filled, (int)zeros, sizeof filled);
-    for (size_t i = 0; i < pixels * bytes; i += FILLED)
-        memcpy(to + i, filled, FILLED);
+        zeros |= (uint64_t)-conv->base << i * form->bits;
+    filled = (zeros & 0xFFu) * UINT64_C(0x0101010101010101);
+    for (size_t i = 0; i < pixels * bytes; i += sizeof filled)
+        __builtin_memcpy(to + i, &filled, sizeof filled);
     if (used < form->per)
         for (size_t i = 1; i <= pixels; i++)
             to[i * bytes - 1u] = (uint8_t)(zeros & ((1u << used * form->bits) - 1u));

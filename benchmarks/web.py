@@ -86,12 +86,6 @@ def measure_in_node(folder: Path, rounds: int) -> dict[str, Any]:
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """Serves a folder, and takes what the page sends back."""
 
-    extensions_map = {  # noqa: RUF012
-        **http.server.SimpleHTTPRequestHandler.extensions_map,
-        ".js": "text/javascript",
-        ".mjs": "text/javascript",
-        ".wasm": "application/wasm",
-    }
     results: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def end_headers(self) -> None:

@@ -29,15 +29,13 @@ ARGUMENTS = (
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
-    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript"}  # noqa: RUF012
-
     def log_message(self, *args: object) -> None:
         pass
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Address of a plain static web server for a folder."""
+    """Address of a web server for a folder: the one of `python3 -m http.server`, which the documentation names."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

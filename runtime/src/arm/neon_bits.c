@@ -1,45 +1,14 @@
-/* Convolution of one-bit codes with two opposite weights, v and -v, by counting bits.
- *
- * With inputs s of 0 and 1, and weights v (2 c - 1) of codes c, the sum is v (#c - #(s xor c)), # the number of ones: #c is a
- * constant of the channel, so a step is one exclusive or and one count, for eight inputs of 16 channels. */
+/* One-bit codes: bits that differ are counted in bytes. */
 #include "arm/neon_codes.h"
 
-enum {
-    BYTE_STEPS = 31,    /* counts of at most 8 that fit a byte */
-    MOST_VALUE = 32767
-};
-
-static const qxr_code_kernel kernel_of_bits;
-
-typedef struct head {
-    int32_t value; /* v */
-    int32_t reserved[3];
-} head;
+enum { MOST_VALUE = 32767 };
 
 static int suits(const qxr_conv *conv)
 {
-    const int32_t *book = conv->weights.codebook;
-    return qxr_storage(conv->in) == QXR_U8 && conv->input_peak <= 1u && conv->weights.entries == 2u &&
-           book[0] == -book[1] && book[1] <= MOST_VALUE && qxr_codes_suit(conv, &kernel_of_bits);
+    return qxr_code_bits_suit(conv) && conv->weights.codebook[1] <= MOST_VALUE;
 }
 
-static void pack(const qxr_conv *conv, uint8_t *packed)
-{
-    const int32_t value = conv->weights.codebook[1];
-    const uint32_t steps = qxr_code_steps(conv, &kernel_of_bits);
-    qxr_codes_pack(conv, &kernel_of_bits, 1, packed);
-    ((head *)(void *)packed)->value = value;
-    for (uint32_t o = 0; o < conv->out->extent[0]; o++) {
-        const uint8_t *weights = qxr_code_weights(conv, &kernel_of_bits, packed, o);
-        int32_t *init = qxr_code_init(conv, &kernel_of_bits, packed, o);
-        uint32_t count = 0;
-        for (uint32_t k = 0; k < steps; k++)
-            count += (uint32_t)__builtin_popcount(weights[(size_t)k * QXR_CODE_CHANNELS]);
-        *init = qxr_wrap_add(*init, qxr_wrap_mul(value, (int32_t)count));
-    }
-}
-
-/* out -= v * counts, 16 channels of one pixel; `from` is what has been summed so far. */
+/* out = from - v * counts, 16 channels of one pixel. */
 static inline void subtract(const int32_t *from, int32_t *out, int16_t value, uint8x16_t counts)
 {
     const int16x8_t low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(counts)));
@@ -50,27 +19,43 @@ static inline void subtract(const int32_t *from, int32_t *out, int16_t value, ui
     vst1q_s32(out + 12, vmlsl_high_n_s16(vld1q_s32(from + 12), high, value));
 }
 
+/* Counts leave for the output before a byte could overflow; `from` is what has been summed so far. */
 QXR_CODE_INLINE void count(const qxr_code_product *p, uint32_t pixels)
 {
-    const int16_t value = (int16_t)((const head *)p->head)->value;
+    const int16_t value = (int16_t)((const qxr_bits_head *)p->head)->value;
     const uint8_t *w = p->weights;
     const int32_t *from = p->init;
-    size_t from_stride = 0;
-    for (uint32_t done = 0; done < p->steps;) {
-        const uint32_t end = qxr_min(p->steps, done + BYTE_STEPS);
-        uint8x16_t sum[QXR_CODE_PIXELS];
-        QXR_CODE_PIXEL(q)
-            sum[q] = vdupq_n_u8(0);
-        for (; done < end; done++, w += QXR_CODE_CHANNELS) {
-            const uint8x16_t weights = vld1q_u8(w);
-            QXR_CODE_PIXEL(q)
-                sum[q] = vaddq_u8(sum[q], vcntq_u8(veorq_u8(vld1q_dup_u8(p->window[q] + done), weights)));
+    size_t stride = 0;
+    uint32_t left = QXR_BITS_STEPS;
+    uint8x16_t sum[QXR_CODE_PIXELS];
+    QXR_CODE_PIXEL(q)
+        sum[q] = vdupq_n_u8(0);
+    for (uint32_t outer = 0; outer < p->outer; outer++)
+        for (uint32_t inner = 0; inner < p->inner; inner++) {
+            const size_t segment = outer * p->outer_step + inner * p->inner_step;
+            for (uint32_t k = 0; k < p->length;) {
+                const uint32_t end = qxr_min(p->length, k + left);
+                left -= end - k;
+                for (; k < end; k++, w += QXR_CODE_CHANNELS) {
+                    const uint8x16_t weights = vld1q_u8(w);
+                    QXR_CODE_PIXEL(q) {
+                        const uint8x16_t codes = vld1q_dup_u8(p->window[q] + segment + k);
+                        sum[q] = vaddq_u8(sum[q], vcntq_u8(veorq_u8(codes, weights)));
+                    }
+                }
+                if (left)
+                    continue;
+                QXR_CODE_PIXEL(q) {
+                    subtract(from + q * stride, p->out + q * p->out_stride, value, sum[q]);
+                    sum[q] = vdupq_n_u8(0);
+                }
+                from = p->out;
+                stride = p->out_stride;
+                left = QXR_BITS_STEPS;
+            }
         }
-        QXR_CODE_PIXEL(q)
-            subtract(from + q * from_stride, p->out + q * p->out_stride, value, sum[q]);
-        from = p->out;
-        from_stride = p->out_stride;
-    }
+    QXR_CODE_PIXEL(q)
+        subtract(from + q * stride, p->out + q * p->out_stride, value, sum[q]);
 }
 
 static void product(const qxr_code_product *p)
@@ -81,13 +66,12 @@ static void product(const qxr_code_product *p)
         count(p, QXR_CODE_PIXELS);
 }
 
-static const qxr_code_kernel kernel_of_bits = {8, 1, sizeof(head), product};
-
-static size_t packed_size(const qxr_conv *conv) { return qxr_codes_packed_size(conv, &kernel_of_bits); }
-static size_t scratch_size(const qxr_conv *conv) { return qxr_codes_scratch(conv, &kernel_of_bits); }
 static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
 {
-    qxr_codes_tile(conv, &kernel_of_bits, buffers, tile, y);
+    static const qxr_code_kernel kernel = {qxr_neon_pack_codes, product};
+    qxr_code_bits_tile(conv, &kernel, buffers, tile, y);
 }
 
-const qxr_conv_kernel qxr_neon_bits = {"neon bits", suits, packed_size, pack, scratch_size, tile_of};
+const qxr_conv_kernel qxr_neon_bits = {
+    "neon bits", suits, qxr_code_bits_packed_size, qxr_code_bits_pack, qxr_code_bits_scratch, tile_of,
+};

@@ -1,40 +1,6 @@
 /* Maximum and sum over windows, four channels at a time; maxima of bytes 16 at a time. */
 #include "arm/neon_lanes.h"
-
-/* The taps of one window that lie inside the image. */
-typedef struct window {
-    const uint8_t *first; /* element 0 of the pixel under the first of them */
-    size_t row, column;   /* bytes from tap to tap */
-    uint32_t rows, columns;
-} window;
-
-/* First tap inside the image, and how many, along one axis. */
-static uint32_t taps_inside(const qxr_op *op, uint32_t axis, uint32_t at, uint32_t extent, uint32_t *first)
-{
-    uint32_t begin = 0, end = op->window[axis];
-    while (begin < end && qxr_input_at(op, axis, at, begin) >= extent)
-        begin++;
-    while (end > begin && qxr_input_at(op, axis, at, end - 1u) >= extent)
-        end--;
-    *first = qxr_input_at(op, axis, at, begin);
-    return end - begin;
-}
-
-static window window_at(const qxr_work *work, uint32_t pixel)
-{
-    const qxr_tensor *in = work->in[0];
-    const size_t bytes = (size_t)in->extent[0] * qxr_element_bytes(in);
-    uint32_t row, column;
-    window w;
-    w.rows = taps_inside(work->op, 0, pixel / work->out->extent[2], in->extent[1], &row);
-    w.columns = taps_inside(work->op, 1, pixel % work->out->extent[2], in->extent[2], &column);
-    w.first = work->arena + in->arena_offset;
-    if (w.rows && w.columns)
-        w.first += ((size_t)row * in->extent[2] + column) * bytes;
-    w.row = work->op->dilation[0] * in->extent[2] * bytes;
-    w.column = work->op->dilation[1] * bytes;
-    return w;
-}
+#include "vector/pool.h"
 
 /* Four channels of one tap, fewer at the end of a tensor, behind which nothing may be read. */
 static inline int32x4_t load_tap(const qxr_tensor *in, uint32_t storage, const uint8_t *at, uint32_t lanes)
@@ -54,7 +20,7 @@ static inline int32x4_t load_tap(const qxr_tensor *in, uint32_t storage, const u
     return vld1q_s32((const int32_t *)(const void *)at);
 }
 
-static inline int32x4_t join_taps(const window *w, const qxr_tensor *in, uint32_t storage, uint32_t channel,
+static inline int32x4_t join_taps(const qxr_pool_window *w, const qxr_tensor *in, uint32_t storage, uint32_t channel,
                                uint32_t lanes, int is_max)
 {
     int32x4_t joined = vdupq_n_s32(is_max ? INT32_MIN : 0);
@@ -67,8 +33,9 @@ static inline int32x4_t join_taps(const window *w, const qxr_tensor *in, uint32_
     return joined;
 }
 
-/* Maxima of 16 bytes, as far as the channels go; returns how many were made. Every window of a maximum has a tap. */
-static uint32_t join_bytes(const window *w, const qxr_tensor *in, uint32_t channel, uint32_t channels, int32_t *y)
+/* Maxima of 16 bytes, as far as the channels go; returns how many were made. */
+static uint32_t join_bytes(const qxr_pool_window *w, const qxr_tensor *in, uint32_t channel, uint32_t channels,
+                           int32_t *y)
 {
     const int32x4_t base = vdupq_n_s32(qxr_base(in));
     uint32_t done = 0;
@@ -88,7 +55,7 @@ static uint32_t join_bytes(const window *w, const qxr_tensor *in, uint32_t chann
 static inline void pool_pixels(const qxr_work *work, const qxr_tile *tile, uint32_t storage, int is_max, int32_t *y)
 {
     for (uint32_t p = 0; p < tile->pixels; p++, y += tile->channels) {
-        const window w = window_at(work, tile->pixel + p);
+        const qxr_pool_window w = qxr_pool_window_at(work, tile->pixel + p);
         uint32_t c = 0;
         if (storage == QXR_U8 && is_max)
             c = join_bytes(&w, work->in[0], tile->channel, tile->channels, y);

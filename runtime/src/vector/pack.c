@@ -172,47 +172,25 @@ typedef struct source {
     uint32_t pixel, pixels;
 } source;
 
-/* Steps through the pixels of a source: divisions once, not for each. */
-typedef struct walk {
-    const uint8_t *at;           /* under the window of this pixel */
-    size_t step, row_step;       /* to the next pixel of the row; from the last of a row to the first of the next */
-    uint32_t column, width;
-} walk;
-
-static walk start_walk(const qxr_conv *conv, const qxr_row_kernel *kernel, const source *from, size_t plane)
+static qxr_window_walk start_walk(const qxr_conv *conv, const qxr_row_kernel *kernel, const source *from, size_t plane)
 {
-    walk w = {from->windows, qxr_whole_bytes(conv, kernel), 0, 0, from->pixels};
+    qxr_window_walk w = {from->windows, qxr_whole_bytes(conv, kernel), 0, 0, from->pixels};
     if (from->windows)
         return w;
-    w.width = conv->out->extent[2];
-    w.column = from->pixel % w.width;
-    w.at = qxr_window_at(conv, from->rows, from->pixel) + from->offset + plane;
-    w.step = conv->op->stride[1] * from->rows->pixel;
-    w.row_step = conv->op->stride[0] * from->rows->pitch - (w.width - 1u) * w.step;
+    w = qxr_walk_windows(conv, from->rows, from->pixel);
+    w.at += from->offset + plane;
     return w;
-}
-
-static inline const uint8_t *next_pixel(walk *w)
-{
-    const uint8_t *at = w->at;
-    if (++w->column == w->width) {
-        w->column = 0;
-        w->at += w->row_step;
-    } else {
-        w->at += w->step;
-    }
-    return at;
 }
 
 /* The products of one block and one pair of planes with these pixels. */
 static void multiply_pixels(const qxr_conv *conv, const qxr_row_kernel *kernel, const source *from, size_t plane,
                             qxr_product *p, const target *to, int accumulates, const int32_t *init)
 {
-    walk w = start_walk(conv, kernel, from, plane);
+    qxr_window_walk w = start_walk(conv, kernel, from, plane);
     for (uint32_t q = 0; q < from->pixels; q += kernel->rows) {
         p->count = qxr_min(kernel->rows, from->pixels - q);
         for (uint32_t r = 0; r < p->count; r++)
-            p->row[r] = next_pixel(&w);
+            p->row[r] = qxr_next_window(&w);
         for (uint32_t r = p->count; r < kernel->rows; r++)
             p->row[r] = p->row[0];
         multiply(kernel, p, to, q, accumulates, init);

@@ -24,23 +24,23 @@ static int reads_arena(const qxr_conv *conv, const qxr_row_kernel *kernel)
     return !padded && qxr_element_bytes(conv->in) == kernel->bytes && (kernel->whole || segment % kernel->unit == 0u);
 }
 
-static size_t padded_width(const qxr_conv *conv)
+uint32_t qxr_rows_that_fit(const qxr_conv *conv, size_t bytes, size_t pitch)
 {
-    return (size_t)conv->in->extent[2] + conv->op->padding[2] + conv->op->padding[3];
+    const size_t room = bytes / pitch, first = qxr_input_rows(conv, 1);
+    const size_t rows = room > first ? (room - first) / conv->op->stride[0] + 1u : 1u;
+    return rows < conv->out->extent[1] ? (uint32_t)rows : conv->out->extent[1];
 }
 
-static size_t input_rows(const qxr_conv *conv, size_t out_rows)
+/* Of a copied row, all planes. */
+static size_t row_bytes(const qxr_conv *conv, const qxr_row_kernel *kernel)
 {
-    return (out_rows - 1u) * conv->op->stride[0] + (size_t)(conv->op->window[0] - 1u) * conv->op->dilation[0] + 1u;
+    return qxr_padded_width(conv) * conv->in->extent[0] * kernel->bytes * qxr_input_planes(conv, kernel);
 }
 
 /* Output rows whose input rows are copied at a time. */
 static uint32_t chunk_rows(const qxr_conv *conv, const qxr_row_kernel *kernel)
 {
-    const size_t pitch = padded_width(conv) * conv->in->extent[0] * kernel->bytes * qxr_input_planes(conv, kernel);
-    const size_t room = COPY_BYTES / pitch, first = input_rows(conv, 1);
-    const size_t rows = room > first ? (room - first) / conv->op->stride[0] + 1u : 1u;
-    return rows < conv->out->extent[1] ? (uint32_t)rows : conv->out->extent[1];
+    return qxr_rows_that_fit(conv, COPY_BYTES, row_bytes(conv, kernel));
 }
 
 /* Pixels whose windows are copied at a time. */
@@ -54,8 +54,7 @@ static size_t copied_bytes(const qxr_conv *conv, const qxr_row_kernel *kernel)
 {
     if (reads_arena(conv, kernel))
         return 0;
-    return input_rows(conv, chunk_rows(conv, kernel)) * padded_width(conv) * conv->in->extent[0] * kernel->bytes *
-               qxr_input_planes(conv, kernel) + SLACK;
+    return qxr_input_rows(conv, chunk_rows(conv, kernel)) * row_bytes(conv, kernel) + SLACK;
 }
 
 size_t qxr_rows_scratch(const qxr_conv *conv, const qxr_row_kernel *kernel)
@@ -142,12 +141,12 @@ qxr_window_rows qxr_gather_rows(const qxr_conv *conv, const qxr_row_kernel *kern
         rows.data = buffers->input + (size_t)first * stride * rows.pitch;
         return rows;
     }
-    rows.pitch = rows.pixel * padded_width(conv);
-    rows.plane = input_rows(conv, count) * rows.pitch;
+    rows.pitch = rows.pixel * qxr_padded_width(conv);
+    rows.plane = qxr_input_rows(conv, count) * rows.pitch;
     /* Windows lie first, so that they are aligned. */
     copy = buffers->scratch + (kernel->whole ? window_pixels(conv, kernel) * qxr_whole_bytes(conv, kernel) : 0u);
     rows.data = copy;
-    for (uint32_t i = 0; i < input_rows(conv, count); i++)
+    for (uint32_t i = 0; i < qxr_input_rows(conv, count); i++)
         copy_row(conv, kernel, buffers->input, first * stride + i - conv->op->padding[0], copy + i * rows.pitch,
                  rows.plane);
     /* Read, and multiplied by zero: any bytes would do, but tools that look for uninitialised memory cannot know. */

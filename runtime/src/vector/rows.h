@@ -51,6 +51,20 @@ uint32_t qxr_weight_planes(const qxr_conv *conv, const qxr_row_kernel *kernel);
 /* Planes of 16 bits of the inputs; bytes need one. */
 uint32_t qxr_input_planes(const qxr_conv *conv, const qxr_row_kernel *kernel);
 
+static inline size_t qxr_padded_width(const qxr_conv *conv)
+{
+    return (size_t)conv->in->extent[2] + conv->op->padding[2] + conv->op->padding[3];
+}
+
+/* Input rows under some neighbouring output rows, padding included. */
+static inline size_t qxr_input_rows(const qxr_conv *conv, size_t out_rows)
+{
+    return (out_rows - 1u) * conv->op->stride[0] + (size_t)(conv->op->window[0] - 1u) * conv->op->dilation[0] + 1u;
+}
+
+/* Output rows whose input rows, of `pitch` bytes, fit so many bytes; at least one. */
+uint32_t qxr_rows_that_fit(const qxr_conv *conv, size_t bytes, size_t pitch);
+
 /* Where the input rows under some output pixels lie. */
 typedef struct qxr_window_rows {
     const uint8_t *data;      /* of plane 0, input row `first_row`, column -left padding */
@@ -84,6 +98,36 @@ static inline const uint8_t *qxr_window_at(const qxr_conv *conv, const qxr_windo
 {
     const uint32_t width = conv->out->extent[2], y = pixel / width - rows->first_out_row, x = pixel % width;
     return rows->data + (size_t)y * conv->op->stride[0] * rows->pitch + (size_t)x * conv->op->stride[1] * rows->pixel;
+}
+
+/* Steps through output pixels and what lies under their windows: divisions once, not for each. */
+typedef struct qxr_window_walk {
+    const uint8_t *at;     /* first byte under the window of this pixel */
+    size_t step, row_step; /* bytes to the next pixel of the row; from the last of a row to the first of the next */
+    uint32_t column, width;
+} qxr_window_walk;
+
+static inline qxr_window_walk qxr_walk_windows(const qxr_conv *conv, const qxr_window_rows *rows, uint32_t pixel)
+{
+    const uint32_t width = conv->out->extent[2];
+    const size_t step = conv->op->stride[1] * rows->pixel;
+    const qxr_window_walk w = {
+        qxr_window_at(conv, rows, pixel), step, conv->op->stride[0] * rows->pitch - (width - 1u) * step, pixel % width,
+        width,
+    };
+    return w;
+}
+
+static inline const uint8_t *qxr_next_window(qxr_window_walk *w)
+{
+    const uint8_t *at = w->at;
+    if (++w->column == w->width) {
+        w->column = 0;
+        w->at += w->row_step;
+    } else {
+        w->at += w->step;
+    }
+    return at;
 }
 
 int qxr_rows_suit(const qxr_conv *conv, const qxr_row_kernel *kernel);

@@ -1,48 +1,5 @@
-/* Convolution of one-bit codes with two opposite weights, v and -v, by counting bits.
- *
- * With inputs s of 0 and 1, and weights v (2 c - 1) of codes c, the sum is v (#c - #(s xor c)), # the number of ones:
- * #c is a constant of the channel, so a step is one exclusive or and one count, for eight inputs of 16 channels. */
+/* One-bit codes: bits that differ are counted in bytes. */
 #include "wasm/simd128_codes.h"
-
-enum { BYTE_STEPS = 31 }; /* counts of at most 8 that fit a byte */
-
-static const qxr_code_kernel kernel_of_bits;
-
-typedef struct head {
-    int32_t value; /* v */
-    int32_t reserved[3];
-} head;
-
-static int suits(const qxr_conv *conv)
-{
-    const int32_t *book = conv->weights.codebook;
-    return qxr_storage(conv->in) == QXR_U8 && conv->input_peak <= 1u && conv->weights.entries == 2u &&
-           book[0] == -book[1] && qxr_codes_suit(conv, &kernel_of_bits);
-}
-
-static uint32_t ones(uint32_t byte)
-{
-    uint32_t count = 0;
-    for (; byte; byte >>= 1)
-        count += byte & 1u;
-    return count;
-}
-
-static void pack(const qxr_conv *conv, uint8_t *packed)
-{
-    const int32_t value = conv->weights.codebook[1];
-    const uint32_t steps = qxr_code_steps(conv, &kernel_of_bits);
-    qxr_codes_pack(conv, &kernel_of_bits, 1, packed);
-    ((head *)(void *)packed)->value = value;
-    for (uint32_t o = 0; o < conv->out->extent[0]; o++) {
-        const uint8_t *weights = qxr_code_weights(conv, &kernel_of_bits, packed, o);
-        int32_t *init = qxr_code_init(conv, &kernel_of_bits, packed, o);
-        uint32_t count = 0;
-        for (uint32_t k = 0; k < steps; k++)
-            count += ones(weights[(size_t)k * QXR_CODE_CHANNELS]);
-        *init = qxr_wrap_add(*init, qxr_wrap_mul(value, (int32_t)count));
-    }
-}
 
 static inline v128_t count(v128_t sum, const uint8_t *at, v128_t w)
 {
@@ -75,7 +32,7 @@ static inline counts no_counts(void)
 /* Counts leave for the output before a byte could overflow. `from` is what has been summed so far. */
 static inline void flush(const qxr_code_product *p, const int32_t *from, size_t stride, const counts *c)
 {
-    const v128_t value = wasm_i32x4_splat(((const head *)p->head)->value);
+    const v128_t value = wasm_i32x4_splat(((const qxr_bits_head *)p->head)->value);
     subtract(from, p->out, value, c->s0);
     subtract(from + stride, p->out + p->out_stride, value, c->s1);
     subtract(from + 2u * stride, p->out + 2u * p->out_stride, value, c->s2);
@@ -87,7 +44,7 @@ static void product(const qxr_code_product *p)
     const uint8_t *w = p->weights;
     const int32_t *from = p->init;
     size_t stride = 0;
-    uint32_t left = BYTE_STEPS;
+    uint32_t left = QXR_BITS_STEPS;
     counts c = no_counts();
     for (uint32_t outer = 0; outer < p->outer; outer++)
         for (uint32_t inner = 0; inner < p->inner; inner++) {
@@ -107,20 +64,19 @@ static void product(const qxr_code_product *p)
                 flush(p, from, stride, &c);
                 from = p->out;
                 stride = p->out_stride;
-                left = BYTE_STEPS;
+                left = QXR_BITS_STEPS;
                 c = no_counts();
             }
         }
     flush(p, from, stride, &c);
 }
 
-static const qxr_code_kernel kernel_of_bits = {8, 1, sizeof(head), product};
-
-static size_t packed_size(const qxr_conv *conv) { return qxr_codes_packed_size(conv, &kernel_of_bits); }
-static size_t scratch_size(const qxr_conv *conv) { return qxr_codes_scratch(conv, &kernel_of_bits); }
 static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
 {
-    qxr_codes_tile(conv, &kernel_of_bits, buffers, tile, y);
+    static const qxr_code_kernel kernel = {qxr_simd128_pack_codes, product};
+    qxr_code_bits_tile(conv, &kernel, buffers, tile, y);
 }
 
-const qxr_conv_kernel qxr_simd128_bits = {"simd128 bits", suits, packed_size, pack, scratch_size, tile_of};
+const qxr_conv_kernel qxr_simd128_bits = {
+    "simd128 bits", qxr_code_bits_suit, qxr_code_bits_packed_size, qxr_code_bits_pack, qxr_code_bits_scratch, tile_of,
+};

@@ -1,133 +1,55 @@
-/* Depthwise convolution (one input and one output channel a group): 8 channels at a time, two taps to a product. */
-#include <string.h>
+/* Depthwise convolution, two taps to a product. */
 #include <wasm_simd128.h>
 
+#include "vector/depthwise.h"
 #include "wasm/simd128.h"
-#include "vector/rows.h"
 
-enum {
-    CHANNELS = 8,
-    MOST_TAPS = 64,
-    PAIR_BYTES = CHANNELS * 2 * 2 /* weights of two taps in 16 bits */
-};
-
-/* Rows are always copied: a vector may end behind the last channel. */
-static const qxr_row_kernel byte_rows = {CHANNELS, 1, 1, CHANNELS, 0, NULL};
-static const qxr_row_kernel word_rows = {CHANNELS, 2, 1, CHANNELS, 0, NULL};
-
-static const qxr_row_kernel *rows_of(const qxr_conv *conv)
-{
-    return qxr_storage(conv->in) == QXR_U8 ? &byte_rows : &word_rows;
-}
-
-static uint32_t taps(const qxr_conv *conv) { return (uint32_t)conv->op->window[0] * conv->op->window[1]; }
-static size_t pairs(const qxr_conv *conv) { return (taps(conv) + 1u) / 2u; }
-static size_t blocks(const qxr_conv *conv) { return (conv->out->extent[0] - 1u) / CHANNELS + 1u; }
-static size_t block_bytes(const qxr_conv *conv) { return pairs(conv) * PAIR_BYTES + CHANNELS * sizeof(int32_t); }
-
-static int suits(const qxr_conv *conv)
-{
-    const uint32_t limit = qxr_storage(conv->in) == QXR_U8 ? 255u : 32767u;
-    return conv->group_in == 1u && conv->group_out == 1u && conv->op->groups > 1u && taps(conv) <= MOST_TAPS &&
-           conv->input_peak <= limit && qxr_weight_planes(conv, &word_rows) == 1u &&
-           qxr_rows_scratch(conv, rows_of(conv)) <= QXR_ROWS_LIMIT;
-}
-
-static size_t packed_size(const qxr_conv *conv) { return blocks(conv) * block_bytes(conv); }
-static size_t scratch_size(const qxr_conv *conv) { return qxr_rows_scratch(conv, rows_of(conv)); }
-
-/* A block: weights i16 [pair][channel][2], then i32 sums[8]: base times the sum of the weights. */
-static void pack(const qxr_conv *conv, uint8_t *packed)
-{
-    memset(packed, 0, packed_size(conv));
-    for (uint32_t c = 0; c < conv->out->extent[0]; c++) {
-        uint8_t *block = packed + c / CHANNELS * block_bytes(conv);
-        int16_t *weights = (int16_t *)(void *)block + c % CHANNELS * 2u;
-        int32_t *sum = (int32_t *)(void *)(block + pairs(conv) * PAIR_BYTES) + c % CHANNELS;
-        int32_t values[MOST_TAPS];
-        qxr_weight_values(&conv->weights, c, 0, taps(conv), values);
-        for (uint32_t t = 0; t < taps(conv); t++) {
-            weights[t / 2u * (PAIR_BYTES / 2) + t % 2u] = (int16_t)values[t];
-            *sum = qxr_wrap_add(*sum, qxr_wrap_mul(values[t], conv->base)); /* the base of words is 0 */
-        }
-    }
-}
-
-/* Bytes from the window's first element to each tap; one more for an odd number. */
-static void find_taps(const qxr_conv *conv, const qxr_window_rows *rows, size_t *offset)
-{
-    const uint32_t width = conv->op->window[1];
-    for (uint32_t t = 0; t < taps(conv); t++)
-        offset[t] = t / width * rows->pitch * conv->op->dilation[0] + t % width * rows->pixel * conv->op->dilation[1];
-    offset[taps(conv)] = offset[0];
-}
+enum { STEP_WEIGHTS = 2 * QXR_DEPTHWISE_CHANNELS };
 
 static inline v128_t load8(const uint8_t *at, uint32_t bytes)
 {
+    /* Bytes fit in 16 bits with or without a sign. */
     return bytes == 1u ? wasm_u16x8_load8x8(at) : wasm_v128_load(at);
 }
 
-/* 8 channels of one pixel. */
-static inline void multiply(const uint8_t *at, uint32_t bytes, const size_t *offset, size_t pair_count,
-                            const uint8_t *block, int32_t *y)
+/* `bytes` is a constant in each use: a loop of its own for each width. */
+static inline void multiply(const qxr_depthwise_product *p, uint32_t bytes)
 {
-    const uint8_t *sums = block + pair_count * PAIR_BYTES;
-    v128_t low = wasm_v128_load(sums), high = wasm_v128_load(sums + sizeof(v128_t));
-    for (size_t i = 0; i < pair_count; i++) {
-        const v128_t a = load8(at + offset[2u * i], bytes), b = load8(at + offset[2u * i + 1u], bytes);
-        const v128_t first = wasm_i16x8_shuffle(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-        const v128_t second = wasm_i16x8_shuffle(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
-        const uint8_t *w = block + i * PAIR_BYTES;
-        low = wasm_i32x4_add(low, wasm_i32x4_dot_i16x8(first, wasm_v128_load(w)));
-        high = wasm_i32x4_add(high, wasm_i32x4_dot_i16x8(second, wasm_v128_load(w + sizeof(v128_t))));
-    }
-    wasm_v128_store(y, low);
-    wasm_v128_store(y + 4, high);
-}
-
-/* The tile's lanes of one block, all pixels. `bytes` is a constant: a loop of its own for each width. */
-static inline void multiply_block(const qxr_conv *conv, const qxr_window_rows *rows, const size_t *offset,
-                                  const uint8_t *packed, uint32_t bytes, const qxr_tile *tile, uint32_t block,
-                                  int32_t *y)
-{
-    const uint32_t start = block * CHANNELS, low = qxr_max(tile->channel, start);
-    const uint32_t high = qxr_min(tile->channel + tile->channels, start + CHANNELS);
-    const size_t pair_count = pairs(conv);
-    packed += block * block_bytes(conv);
-    for (uint32_t p = 0; p < tile->pixels; p++) {
-        const uint8_t *at = qxr_window_at(conv, rows, tile->pixel + p) + (size_t)start * bytes;
-        int32_t *to = y + (size_t)p * tile->channels + (low - tile->channel);
-        int32_t copy[CHANNELS];
-        if (high - low == CHANNELS) {
-            multiply(at, bytes, offset, pair_count, packed, to);
-            continue;
+    qxr_window_walk windows = p->windows;
+    int32_t *y = p->out;
+    for (uint32_t q = 0; q < p->pixels; q++, y += p->out_stride) {
+        const uint8_t *at = qxr_next_window(&windows);
+        const int16_t *w = p->weights;
+        v128_t low = wasm_v128_load(p->sums), high = wasm_v128_load(p->sums + 4);
+        for (uint32_t i = 0; i < p->steps; i++, w += STEP_WEIGHTS) {
+            const v128_t a = load8(at + p->offset[2u * i], bytes), b = load8(at + p->offset[2u * i + 1u], bytes);
+            const v128_t first = wasm_i16x8_shuffle(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+            const v128_t second = wasm_i16x8_shuffle(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+            low = wasm_i32x4_add(low, wasm_i32x4_dot_i16x8(first, wasm_v128_load(w)));
+            high = wasm_i32x4_add(high, wasm_i32x4_dot_i16x8(second, wasm_v128_load(w + 8)));
         }
-        multiply(at, bytes, offset, pair_count, packed, copy);
-        for (uint32_t c = low; c < high; c++)
-            to[c - low] = copy[c - start];
+        wasm_v128_store(y, low);
+        wasm_v128_store(y + 4, high);
     }
 }
 
+static void product(const qxr_depthwise_product *p)
+{
+    if (p->bytes == 1u)
+        multiply(p, 1);
+    else
+        multiply(p, 2);
+}
+
+static const qxr_depthwise_kernel kernel = {2, product};
+
+static size_t packed_size(const qxr_conv *conv) { return qxr_depthwise_packed_size(conv, &kernel); }
+static void pack(const qxr_conv *conv, uint8_t *packed) { qxr_depthwise_pack(conv, &kernel, packed); }
 static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
 {
-    const qxr_row_kernel *kernel = rows_of(conv);
-    for (uint32_t done = 0; done < tile->pixels;) {
-        size_t offset[MOST_TAPS + 1];
-        qxr_tile part = *tile;
-        qxr_window_rows rows;
-        part.pixel = tile->pixel + done;
-        part.pixels = qxr_chunk_pixels(conv, kernel, part.pixel, tile->pixels - done);
-        rows = qxr_gather_rows(conv, kernel, buffers, part.pixel, part.pixels);
-        find_taps(conv, &rows, offset);
-        for (uint32_t b = tile->channel / CHANNELS; b * CHANNELS < tile->channel + tile->channels; b++) {
-            int32_t *to = y + (size_t)done * tile->channels;
-            if (kernel->bytes == 1u)
-                multiply_block(conv, &rows, offset, buffers->packed, 1u, &part, b, to);
-            else
-                multiply_block(conv, &rows, offset, buffers->packed, 2u, &part, b, to);
-        }
-        done += part.pixels;
-    }
+    qxr_depthwise_tile(conv, &kernel, buffers, tile, y);
 }
 
-const qxr_conv_kernel qxr_simd128_depthwise = {"simd128 depthwise", suits, packed_size, pack, scratch_size, tile_of};
+const qxr_conv_kernel qxr_simd128_depthwise = {
+    "simd128 depthwise", qxr_depthwise_suits, packed_size, pack, qxr_depthwise_scratch, tile_of,
+};

@@ -1,13 +1,8 @@
 /* Tiles between the arena and the slots. */
 #include "wasm/simd128_lanes.h"
+#include "vector/storage.h"
 
 enum { AT_ONCE = 8 };
-
-/* Elements of a tile that are neighbours both in the tile and in the tensor: all of it, or those of one pixel. */
-static size_t run_length(const qxr_tensor *tensor, const qxr_tile *tile)
-{
-    return tile->channels == tensor->extent[0] ? (size_t)tile->pixels * tile->channels : tile->channels;
-}
 
 static size_t load_vectors(const qxr_tensor *tensor, const uint8_t *at, size_t count, int32_t *x)
 {
@@ -31,12 +26,7 @@ static size_t load_vectors(const qxr_tensor *tensor, const uint8_t *at, size_t c
 
 void qxr_simd128_load(const qxr_tensor *tensor, const uint8_t *data, const qxr_tile *tile, int32_t *x)
 {
-    const size_t all = (size_t)tile->pixels * tile->channels, run = run_length(tensor, tile);
-    size_t first = (size_t)tile->pixel * tensor->extent[0] + tile->channel;
-    for (size_t done = 0; done < all; done += run, first += tensor->extent[0]) {
-        const size_t vectors = load_vectors(tensor, data + first * qxr_element_bytes(tensor), run, x + done);
-        qxr_scalar_load_run(tensor, data, first + vectors, run - vectors, x + done + vectors);
-    }
+    qxr_load_tile(tensor, data, tile, load_vectors, x);
 }
 
 /* The low half of each lane, whatever the other holds: what a store in portable C keeps. */
@@ -69,10 +59,5 @@ static size_t store_vectors(const qxr_tensor *tensor, uint8_t *at, size_t count,
 
 void qxr_simd128_store(const qxr_tensor *tensor, uint8_t *data, const qxr_tile *tile, const int32_t *y)
 {
-    const size_t all = (size_t)tile->pixels * tile->channels, run = run_length(tensor, tile);
-    size_t first = (size_t)tile->pixel * tensor->extent[0] + tile->channel;
-    for (size_t done = 0; done < all; done += run, first += tensor->extent[0]) {
-        const size_t vectors = store_vectors(tensor, data + first * qxr_element_bytes(tensor), run, y + done);
-        qxr_scalar_store_run(tensor, data, first + vectors, run - vectors, y + done + vectors);
-    }
+    qxr_store_tile(tensor, data, tile, store_vectors, y);
 }

@@ -325,15 +325,15 @@ int qxr_avx2_chain(const qxr_chain *chain, const qxr_tile *tile)
     return 1;
 }
 
-/* The convolution's result in 16 bits, in its slot or at home in the arena; sixteen channels go on in 16 bits if all
- * their values fit, else in 32. */
-int qxr_avx2_conv_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
-                        const qxr_chain *chain, const qxr_tile *tile)
+/* The result of the group's first operator in 16 bits, in its slot or at home in the arena; sixteen channels go on in 16
+ * bits if all their values fit, else in 32. */
+int qxr_avx2_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
+                         const qxr_chain *chain, const qxr_tile *tile)
 {
-    const qxr_tensor *out = conv->out;
+    const qxr_tensor *out = qxr_get_tensor(chain->model, qxr_get_header(chain->model)->input_count + chain->group);
     const uint32_t storage = qxr_storage(out), channels = out->extent[0];
     plan p;
-    if (kernel != &qxr_avx2_table || !is_short(chain) || !qxr_fits_words(out) ||
+    if ((conv && kernel != &qxr_avx2_table) || !is_short(chain) || !qxr_fits_words(out) ||
         (storage != QXR_VIRTUAL && storage != QXR_I16) || tile->channel % WORDS || tile->channels % WORDS)
         return 0;
     p.chain = chain;
@@ -344,7 +344,10 @@ int qxr_avx2_conv_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, con
         p.made.at = (int16_t *)(void *)(chain->arena + out->arena_offset) + (size_t)tile->pixel * channels + tile->channel;
         p.made.pitch = channels;
     }
-    qxr_table_words(conv, buffers, tile, p.made);
+    if (conv)
+        qxr_table_words(conv, buffers, tile, p.made);
+    else if (!qxr_move_words(chain, tile, p.made))
+        return 0;
     for (uint32_t c = 0; c < tile->channels && chain->first < chain->end; c += WORDS) {
         const qxr_words made = {p.made.at + c, p.made.pitch};
         if (qxr_chain_words(chain, tile, c, made))

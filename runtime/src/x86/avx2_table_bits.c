@@ -293,7 +293,8 @@ static void multiply_row(product *p, product_function *multiply_some, const qxr_
         multiply_some(p);
         if (!direct)
             copy_part(part, channels, qxr_min(most, pixels - i), to, at);
-        p->rest += p->rest ? most : 0u;
+        if (p->rest)
+            p->rest += most;
     }
 }
 

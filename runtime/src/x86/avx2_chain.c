@@ -14,7 +14,7 @@ enum {
     STEPS_OF_OPERATOR = 4                  /* both operands loaded, the operator, its result stored */
 };
 
-enum { FROM_WORDS, FROM_ARENA, BIAS, THRESHOLD, RESCALE, ADD, CLIP, TO_ARENA };
+enum { FROM_WORDS, FROM_ARENA, BIAS, THRESHOLD, BYTE_THRESHOLD, RESCALE, RESCALE_WORDS, ADD, CLIP, TO_ARENA };
 
 /* Where values lie: in a strip, or 32 bits each where they are at home, in the tile or the arena. */
 typedef struct operand {
@@ -98,15 +98,28 @@ static int join_clip(plan *p, uint32_t index, const qxr_op *op, operand y)
 {
     step *before = p->steps ? &p->step[p->steps - 1u] : NULL;
     int32_t *lo, *hi;
-    if (!before || before->y.home || before->y.strip != y.strip || op->input[0] != qxr_get_header(p->chain->model)->input_count + index - 1u)
+    if (!before || before->y.home || before->y.strip != y.strip ||
+        op->input[0] != qxr_get_header(p->chain->model)->input_count + index - 1u)
         return 0;
-    if (before->kind != ADD && before->kind != RESCALE)
+    if (before->kind != ADD && before->kind != RESCALE && before->kind != RESCALE_WORDS)
         return 0;
     lo = before->kind == ADD ? &before->lo : &before->column.rescale.lo;
     hi = before->kind == ADD ? &before->hi : &before->column.rescale.hi;
     *lo = clamped(*lo, op->first, op->second);
     *hi = clamped(*hi, op->first, op->second);
     before->y = y;
+    return 1;
+}
+
+/* A rescale of the words that were made reads them itself. */
+static int joins_words(plan *p)
+{
+    step *s = &p->step[p->steps - 1u];
+    const qxr_rescale_column *k = &s->column.rescale;
+    if (p->steps < 2u || p->step[p->steps - 2u].kind != FROM_WORDS || k->shift >= 32u || !k->fits)
+        return 0;
+    s[-1] = *s;
+    p->steps--;
     return 1;
 }
 
@@ -134,11 +147,16 @@ static void plan_operator(plan *p, uint32_t index)
             break;
         case QXR_THRESHOLD:
             s->kind = THRESHOLD;
+            s->tensor = out;
             qxr_read_threshold(&s->work, p->tile, p->c, p->lanes, &s->column.threshold);
+            if (qxr_storage(out) == QXR_U8 && !qxr_is_read(p->chain, index) && qxr_has_byte_threshold(&s->column.threshold))
+                s->kind = BYTE_THRESHOLD;
             break;
         case QXR_RESCALE:
             s->kind = RESCALE;
             qxr_read_rescale(&s->work, p->tile, p->c, p->lanes, &s->column.rescale);
+            if (joins_words(p))
+                p->step[p->steps - 1u].kind = RESCALE_WORDS;
             break;
         case QXR_ADD:
             s->kind = ADD;
@@ -150,7 +168,7 @@ static void plan_operator(plan *p, uint32_t index)
         }
     }
     p->slot[y.strip] = y;
-    if (qxr_storage(out) != QXR_VIRTUAL && !y.home)
+    if (qxr_storage(out) != QXR_VIRTUAL && !y.home && p->step[p->steps - 1u].kind != BYTE_THRESHOLD)
         add_step(p, TO_ARENA, y)->tensor = out;
 }
 
@@ -160,8 +178,7 @@ typedef int32_t strip[STRIP][LANES];
 static void widen(const int16_t *x, size_t pitch, uint32_t pixels, strip y)
 {
     UNROLL_4 for (uint32_t i = 0; i < pixels; i++) {
-        const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(x + i * pitch));
-        store_lanes(y[i], LANES, _mm256_cvtepi16_epi32(v));
+        store_lanes(y[i], LANES, load_words(x + i * pitch));
     }
 }
 
@@ -255,14 +272,22 @@ static int32_t *place_of(operand x, uint32_t done, strip *strips)
 
 static qxr_span span_of(operand x, operand y, uint32_t done, uint32_t pixels, strip *strips)
 {
-    const qxr_span s = {place_of(x, done, strips), place_of(y, done, strips), x.pitch, y.pitch, pixels};
+    const qxr_span s = {place_of(x, done, strips), place_of(y, done, strips), x.pitch, y.pitch, pixels, NULL};
     return s;
+}
+
+static void to_bytes(const plan *p, const step *s, uint32_t pixel, const qxr_span *x)
+{
+    const size_t channels = s->tensor->extent[0];
+    uint8_t *to = p->chain->arena + s->tensor->arena_offset + pixel * channels + p->tile->channel + p->c;
+    qxr_apply_byte_threshold(&s->column.threshold, x, qxr_base(s->tensor), to, channels);
 }
 
 /* Pixels from `done` of the tile on. */
 static void run_step(const plan *p, const step *s, uint32_t done, uint32_t pixels, strip *strips)
 {
-    const qxr_span a = span_of(s->a, s->y, done, pixels, strips), b = span_of(s->b, s->y, done, pixels, strips);
+    const qxr_span b = span_of(s->b, s->y, done, pixels, strips);
+    qxr_span a = span_of(s->a, s->y, done, pixels, strips);
     const uint32_t pixel = p->tile->pixel + done;
     switch (s->kind) {
     case FROM_WORDS:
@@ -277,7 +302,15 @@ static void run_step(const plan *p, const step *s, uint32_t done, uint32_t pixel
     case THRESHOLD:
         qxr_apply_threshold(&s->column.threshold, &a);
         break;
+    case BYTE_THRESHOLD:
+        to_bytes(p, s, pixel, &a);
+        break;
     case RESCALE:
+        qxr_apply_rescale(&s->column.rescale, &a);
+        break;
+    case RESCALE_WORDS:
+        a.words = p->made.at + done * p->made.pitch + p->c;
+        a.from_pitch = p->made.pitch;
         qxr_apply_rescale(&s->column.rescale, &a);
         break;
     case ADD:

@@ -52,6 +52,9 @@ void qxr_table_words(const qxr_conv *conv, const qxr_conv_buffers *buffers, cons
 /* avx2_move.c: likewise, of a pad or a slice that begins a group. Returns 0, with nothing done, where it cannot. */
 int qxr_move_words(const qxr_chain *chain, const qxr_tile *tile, qxr_words y);
 
+/* Whether the chain reads the result of its operator `index`. */
+int qxr_is_read(const qxr_chain *chain, uint32_t index);
+
 /* avx2_chain_words.c: a chain for the sixteen channels from the tile's channel c on; `made` holds the result of the
  * operator before it. Returns 0, with nothing done, where a value does not fit. */
 int qxr_chain_words(const qxr_chain *chain, const qxr_tile *tile, uint32_t c, qxr_words made);

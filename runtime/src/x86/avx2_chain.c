@@ -149,7 +149,8 @@ static void plan_operator(plan *p, uint32_t index)
             s->kind = THRESHOLD;
             s->tensor = out;
             qxr_read_threshold(&s->work, p->tile, p->c, p->lanes, &s->column.threshold);
-            if (qxr_storage(out) == QXR_U8 && !qxr_is_read(p->chain, index) && qxr_has_byte_threshold(&s->column.threshold))
+            if (qxr_storage(out) == QXR_U8 && !qxr_is_read(p->chain, index) &&
+                qxr_has_byte_threshold(&s->column.threshold))
                 s->kind = BYTE_THRESHOLD;
             break;
         case QXR_RESCALE:
@@ -358,8 +359,8 @@ int qxr_avx2_chain(const qxr_chain *chain, const qxr_tile *tile)
     return 1;
 }
 
-/* The result of the group's first operator in 16 bits, in its slot or at home in the arena; sixteen channels go on in 16
- * bits if all their values fit, else in 32. */
+/* The result of the group's first operator in 16 bits, in its slot or at home in the arena; sixteen channels go on in
+ * 16 bits if all their values fit, else in 32. */
 int qxr_avx2_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
                          const qxr_chain *chain, const qxr_tile *tile)
 {
@@ -374,7 +375,8 @@ int qxr_avx2_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, co
     p.made.at = (int16_t *)(void *)(chain->slots + qxr_slot(out) * chain->elements);
     p.made.pitch = tile->channels;
     if (storage == QXR_I16) {
-        p.made.at = (int16_t *)(void *)(chain->arena + out->arena_offset) + (size_t)tile->pixel * channels + tile->channel;
+        p.made.at = (int16_t *)(void *)(chain->arena + out->arena_offset);
+        p.made.at += (size_t)tile->pixel * channels + tile->channel;
         p.made.pitch = channels;
     }
     if (conv)

@@ -129,7 +129,8 @@ INLINE void rescale_narrow(const qxr_span *span, size_t from_pitch, size_t to_pi
     int32_t *y = span->to;
     const uint32_t pixels = span->pixels;
     UNROLL_4 for (uint32_t p = 0; p < pixels; p++) {
-        const __m256i x = is_words ? load_words(span->words + p * from_pitch) : load_lanes(from + p * from_pitch, lanes);
+        const size_t at = p * from_pitch;
+        const __m256i x = is_words ? load_words(span->words + at) : load_lanes(from + at, lanes);
         __m256i even = _mm256_mul_epi32(x, m0), odd = _mm256_mul_epi32(_mm256_srli_epi64(x, 32), m1);
         even = _mm256_srl_epi64(_mm256_add_epi64(even, r0), shift);
         odd = _mm256_sll_epi64(_mm256_add_epi64(odd, r1), rise);

@@ -1,8 +1,8 @@
 /* The table look-up for inputs of one bit and weights of one, in layers of up to 64 channels. There what goes before
  * and after the products counts as much as they do, so this has its own way for all of it:
  *
- * - Eight inputs make the byte that names 32 bytes of a table: the entries of two quads. These are copied side by side, and
- *   a product reads them in place.
+ * - Eight inputs make the byte that names 32 bytes of a table: the entries of two quads. These are copied side by
+ *   side, and a product reads them in place.
  * - Weights -v and v have entries that are the sums of v's sign times the input, and 4, so that bytes stay without
  *   sign; then no sum over the window is needed.
  * - Pixels of a product lie in one row, at equal distances. What is behind the end of a row is computed and dropped.
@@ -15,7 +15,8 @@ enum {
     MOST_VECTORS = 2,
     MOST_SEGMENT = 63,      /* steps whose sums fit 8 bits: entries are at most 4 */
     MOST_SYMMETRIC = 31,    /* at most 8; a row of the window may be two halves */
-    FEW_ROWS = 8            /* rows of the result that are worth making their inputs */
+    FEW_ROWS = 8,           /* rows of the result that are worth making their inputs */
+    MOST_SCRATCH = 96 << 10
 };
 
 /* Bits of a pattern. */
@@ -47,7 +48,8 @@ int qxr_table_bits_suit(const qxr_conv *conv, const qxr_table_layout *l)
         return 0;
     rows.bits = 1;
     rows.quad_bytes = ENTRY_BYTES;
-    return qxr_table_chunk(conv, &rows) >= qxr_min(FEW_ROWS, conv->out->extent[1]);
+    return qxr_table_chunk(conv, &rows) >= qxr_min(FEW_ROWS, conv->out->extent[1]) &&
+           qxr_table_scratch(conv, &rows) <= MOST_SCRATCH;
 }
 
 int qxr_table_is_symmetric(const qxr_table_layout *l)
@@ -210,12 +212,15 @@ INLINE void multiply(product *p, int pixels, int width, size_t step, int paired,
             sum[r][v] = _mm256_setzero_si256();
     for (uint32_t i = 0; i < p->rows * parts; i++) {
         const size_t half = i % parts, bytes = paired ? PAIR_BYTES : ENTRY_BYTES;
+        /* A half has half of each pixel, or of the steps. */
+        const size_t before = half * (slides ? step / 2u : some * bytes);
+        const __m256i *weights = w + before / bytes * (size_t)width;
         if (slides && parts == 1u)
             slide(sum, row, step, w, step, pixels, width, paired);
         else if (slides)
-            slide(sum, row + half * step / 2u, step, w + half * (step / bytes / 2u) * (size_t)width, step / 2u, pixels, width, paired);
+            slide(sum, row + before, step, weights, step / 2u, pixels, width, paired);
         else
-            add_steps(sum, row + half * some * bytes, step, w + half * some * (uint32_t)width, some, pixels, width, paired);
+            add_steps(sum, row + before, step, weights, some, pixels, width, paired);
         if (half + 1u == parts) {
             row += p->row_step;
             w += steps * (uint32_t)width;

@@ -126,7 +126,8 @@ static void search_steps(const qxr_threshold_column *k, const qxr_span *s)
 
 int qxr_has_byte_threshold(const qxr_threshold_column *k)
 {
-    return k->lanes == LANES && !k->steps.levels && k->steps.step == 1 && (k->steps.count == 1u || k->steps.count == 3u);
+    const int few = k->steps.count == 1u || k->steps.count == 3u;
+    return few && k->lanes == LANES && !k->steps.levels && k->steps.step == 1;
 }
 
 /* Less the thresholds above. */
@@ -144,7 +145,8 @@ INLINE void four_bytes(const qxr_threshold_column *k, const int32_t *x, size_t x
                        uint32_t b, uint32_t c, uint32_t d, __m256i top, uint32_t count, int has_signs)
 {
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    const __m256i first = _mm256_packs_epi32(compare(k, x, count, has_signs), compare(k, x + b * x_pitch, count, has_signs));
+    const __m256i first = _mm256_packs_epi32(compare(k, x, count, has_signs),
+                                             compare(k, x + b * x_pitch, count, has_signs));
     const __m256i second = _mm256_packs_epi32(compare(k, x + c * x_pitch, count, has_signs),
                                               compare(k, x + d * x_pitch, count, has_signs));
     const __m256i level = _mm256_add_epi8(_mm256_packs_epi16(first, second), top);

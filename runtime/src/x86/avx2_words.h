@@ -17,8 +17,8 @@ typedef struct qxr_words {
 
 static inline int qxr_fits_words(const qxr_tensor *t) { return t->lo >= INT16_MIN && t->hi <= INT16_MAX; }
 
-/* (x multiplier + addend) >> shift in two parts of 16 bits: the low one is shifted by 16, and added to the high one. Each
- * for the channels 0-3 and 8-11, then for the others. */
+/* (x multiplier + addend) >> shift in two parts of 16 bits: the low one is shifted by 16, and added to the high one.
+ * Each for the channels 0-3 and 8-11, then for the others. */
 typedef struct qxr_word_rescale {
     __m256i low[2];     /* pairs: of the multiplier, of the addend */
     __m256i high[2];    /* pairs: of the multiplier, 0 */

@@ -221,7 +221,7 @@ def near_words(rng: np.random.Generator, channels: int, peak: int, shift: int) -
 
 
 def words(name: str, channels: int, outputs: int, steps: int, book: tuple[int, ...], shift: int, clips: bool) -> None:
-    """A row of a convolution of few bits, whose result joins a stream; values lie at the ends of 16 bits, and beyond."""
+    """A convolution of few bits whose result joins a stream; values lie at the ends of 16 bits, and beyond."""
 
     def build(graph: Graph, x: str, rng: np.random.Generator) -> None:
         levels = np.arange(steps + 1, dtype=np.int32)

@@ -208,3 +208,58 @@ def _(graph: Graph, x: str, rng: np.random.Generator) -> None:
     line = graph.add("line", Reshape((CHANNELS, 1, 1), (CHANNELS,)), flat)
     for name, outputs, peak in (("ten", 10, 127), ("one", 1, 1000), ("many", 700, 7)):
         graph.add(name, Linear(Weight(rng.integers(-peak, peak + 1, (outputs, CHANNELS)).astype(np.int32))), line)
+
+
+def near_words(rng: np.random.Generator, channels: int, peak: int, shift: int) -> Rescale:
+    """A rescale of values up to a peak to 16 bits, and beyond; channel 16 has the largest multiplier there is."""
+    most = min(2**31 - 1, 3 * 2 ** (15 + shift) // peak)
+    multiplier = rng.integers(-most, most + 1, channels)
+    multiplier[16:17] = 2**31 - 1
+    return Rescale(
+        multiplier, rng.integers(-(2 ** (shift + 14)), 2 ** (shift + 14), channels), shift, lo=-32768, hi=32767
+    )
+
+
+def words(name: str, channels: int, outputs: int, steps: int, book: tuple[int, ...], shift: int, clips: bool) -> None:
+    """A convolution of few bits whose result joins a stream; values lie at the ends of 16 bits, and beyond."""
+
+    def build(graph: Graph, x: str, rng: np.random.Generator) -> None:
+        levels = np.arange(steps + 1, dtype=np.int32)
+        stream = graph.add("wide", conv(rng, outputs, CHANNELS, 1, peak=3), x)
+        stream = graph.add("stream", near_words(rng, outputs, 2**20, 24), stream)
+        thresholds = np.sort(rng.integers(-30000, 30000, (channels, steps)), axis=1)
+        codes = graph.add("before", conv(rng, channels, CHANNELS, 1, peak=3), x)
+        codes = graph.add("codes", Threshold(thresholds, np.ones(channels, np.int8), levels), codes)
+        weight = Weight(rng.choice(np.array(book, np.int32), (outputs, channels, 3, 3)), level_set=book)
+        y = graph.add("y", Conv2d(weight, pads=SAME), codes)
+        y = graph.add("rescaled", near_words(rng, outputs, 9 * channels * steps, shift), y)
+        y = graph.add("sum", Add(), graph.add("rectified", Clip(0, None), stream) if clips else stream, y)
+        y = graph.add("clipped", Clip(-32767, 32767), y) if clips else y
+        ends = rng.choice([-32767, -32766, -1, 0, 1, 32766, 32767], (outputs, steps))
+        ends[32:] = rng.choice([-32769, -32768, 32768], ends[32:].shape)
+        sign = rng.choice(np.array([-1, 1], np.int8), outputs) if clips else np.ones(outputs, np.int8)
+        graph.add("end", Threshold(np.sort(ends, axis=1), sign, levels), y)
+
+    row(f"words {name}")(build)
+
+
+words("one bit", 16, 16, 1, (-1, 1), 24, clips=True)
+words("one bit, saturating", 32, 32, 1, (-1, 1), 20, clips=False)
+words("one bit, 64 channels", 64, 64, 1, (-1, 1), 25, clips=True)
+words("one bit, weights to 3", 24, 64, 1, (-1, 3), 16, clips=False)
+words("two bits", 16, 32, 3, (-3, -1, 1, 3), 22, clips=True)
+words("two bits, saturating", 32, 16, 3, (-1, 0, 1), 18, clips=False)
+words("two bits, shift 14", 32, 16, 3, (-1, 0, 1), 14, clips=True)
+
+
+@row("words that move")
+def _(graph: Graph, x: str, rng: np.random.Generator) -> None:
+    def to_words(channels: int) -> Rescale:
+        return Rescale(rng.integers(-900, 900, channels), rng.integers(-99, 99, channels), 16, lo=-32768, hi=32767)
+
+    some = graph.add("some", Slice(((0, 16, 1), (0, HEIGHT, 1), (0, WIDTH, 1))), x)
+    sixteen = graph.add("sixteen", to_words(16), some)
+    graph.add(
+        "rectified", Clip(0, None), graph.add("part", Slice(((0, 16, 1), (1, HEIGHT, 2), (0, WIDTH, 3))), sixteen)
+    )
+    graph.add("padded", to_words(32), graph.add("pad", Pad(((8, 8), (1, 0), (0, 2))), sixteen))

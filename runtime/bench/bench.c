@@ -20,7 +20,7 @@ static int make_tile(const qxr_isa *isa, const qxr_conv_kernel *kernel, const qx
                      const qxr_conv_buffers *buffers, const qxr_tile *tile, int chained, int32_t *tile_memory)
 {
     const qxr_chain none = {&m->model, NULL, tile_memory, isa->tile_elements, 0, 1, 1};
-    if (chained && isa->conv_chain && isa->conv_chain(kernel, &m->conv, buffers, &none, tile))
+    if (chained && isa->whole_chain && isa->whole_chain(kernel, &m->conv, buffers, &none, tile))
         return 1;
     kernel->tile(&m->conv, buffers, tile, tile_memory);
     return 0;

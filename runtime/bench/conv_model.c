@@ -105,7 +105,8 @@ static void fill_input(const qxr_shape *s, uint8_t *input, size_t count, uint32_
 /* The range that every convolution of these shapes keeps. */
 static void bound_result(const qxr_conv *conv, qxr_tensor *out)
 {
-    const uint64_t bound = (uint64_t)conv->row * conv->weight_peak * ((uint64_t)conv->input_peak + (uint32_t)-conv->base);
+    const uint64_t peak = (uint64_t)conv->input_peak + (uint32_t)-conv->base;
+    const uint64_t bound = (uint64_t)conv->row * conv->weight_peak * peak;
     if (bound <= INT32_MAX) {
         out->lo = -(int32_t)bound;
         out->hi = (int32_t)bound;

@@ -71,9 +71,10 @@ typedef struct qxr_isa {
     void (*load)(const qxr_tensor *tensor, const uint8_t *data, const qxr_tile *tile, int32_t *x);
     void (*store)(const qxr_tensor *tensor, uint8_t *data, const qxr_tile *tile, const int32_t *y);
     int (*chain)(const qxr_chain *chain, const qxr_tile *tile); /* may be null, or return 0: operator by operator */
-    /* A convolution with the chain behind it, which may be empty; may be null, or return 0 with nothing done. */
-    int (*conv_chain)(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
-                      const qxr_chain *chain, const qxr_tile *tile);
+    /* The first operator of a group with the chain behind it, which may be empty: a convolution by this kernel, or one of
+     * another kind if conv is null. May be null, or return 0 with nothing done. */
+    int (*whole_chain)(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
+                       const qxr_chain *chain, const qxr_tile *tile);
     uint32_t tile_elements;              /* largest tile */
     uint32_t tile_channels;              /* channels of a tile, where the tensor has enough pixels to fill it */
 } qxr_isa;

@@ -81,9 +81,11 @@ static void run_tile(const qxr_group *group, uint8_t *scratch, const qxr_tile *t
                        group->first, group->first, group->end};
     if (!qxr_is_elementwise(qxr_get_op(group->model, group->first))) {
         chain.first++;
-        if (group->conv && !seen && group->isa->conv_chain) {
-            const qxr_conv_buffers buffers = buffers_of(group, scratch);
-            if (group->isa->conv_chain(group->kernel, group->conv, &buffers, &chain, tile))
+        if (!seen && group->isa->whole_chain) {
+            qxr_conv_buffers buffers = {NULL, NULL, NULL};
+            if (group->conv)
+                buffers = buffers_of(group, scratch);
+            if (group->isa->whole_chain(group->kernel, group->conv, &buffers, &chain, tile))
                 return;
         }
         run_op(group, group->first, scratch, tile);

@@ -11,8 +11,8 @@ qxr_tile_function qxr_avx2_border_bias, qxr_avx2_threshold, qxr_avx2_rescale, qx
     qxr_avx2_max_pool, qxr_avx2_sum_pool;
 
 int qxr_avx2_chain(const qxr_chain *chain, const qxr_tile *tile);
-int qxr_avx2_conv_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
-                        const qxr_chain *chain, const qxr_tile *tile);
+int qxr_avx2_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
+                         const qxr_chain *chain, const qxr_tile *tile);
 void qxr_avx2_load(const qxr_tensor *tensor, const uint8_t *data, const qxr_tile *tile, int32_t *x);
 void qxr_avx2_store(const qxr_tensor *tensor, uint8_t *data, const qxr_tile *tile, const int32_t *y);
 

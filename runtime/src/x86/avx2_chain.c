@@ -14,7 +14,7 @@ enum {
     STEPS_OF_OPERATOR = 4                  /* both operands loaded, the operator, its result stored */
 };
 
-enum { FROM_WORDS, FROM_ARENA, BIAS, THRESHOLD, RESCALE, ADD, CLIP, TO_ARENA };
+enum { FROM_WORDS, FROM_ARENA, BIAS, THRESHOLD, BYTE_THRESHOLD, RESCALE, RESCALE_WORDS, ADD, CLIP, TO_ARENA };
 
 /* Where values lie: in a strip, or 32 bits each where they are at home, in the tile or the arena. */
 typedef struct operand {
@@ -98,15 +98,28 @@ static int join_clip(plan *p, uint32_t index, const qxr_op *op, operand y)
 {
     step *before = p->steps ? &p->step[p->steps - 1u] : NULL;
     int32_t *lo, *hi;
-    if (!before || before->y.home || before->y.strip != y.strip || op->input[0] != qxr_get_header(p->chain->model)->input_count + index - 1u)
+    if (!before || before->y.home || before->y.strip != y.strip ||
+        op->input[0] != qxr_get_header(p->chain->model)->input_count + index - 1u)
         return 0;
-    if (before->kind != ADD && before->kind != RESCALE)
+    if (before->kind != ADD && before->kind != RESCALE && before->kind != RESCALE_WORDS)
         return 0;
     lo = before->kind == ADD ? &before->lo : &before->column.rescale.lo;
     hi = before->kind == ADD ? &before->hi : &before->column.rescale.hi;
     *lo = clamped(*lo, op->first, op->second);
     *hi = clamped(*hi, op->first, op->second);
     before->y = y;
+    return 1;
+}
+
+/* A rescale of the words that were made reads them itself. */
+static int joins_words(plan *p)
+{
+    step *s = &p->step[p->steps - 1u];
+    const qxr_rescale_column *k = &s->column.rescale;
+    if (p->steps < 2u || p->step[p->steps - 2u].kind != FROM_WORDS || k->shift >= 32u || !k->fits)
+        return 0;
+    s[-1] = *s;
+    p->steps--;
     return 1;
 }
 
@@ -134,11 +147,17 @@ static void plan_operator(plan *p, uint32_t index)
             break;
         case QXR_THRESHOLD:
             s->kind = THRESHOLD;
+            s->tensor = out;
             qxr_read_threshold(&s->work, p->tile, p->c, p->lanes, &s->column.threshold);
+            if (qxr_storage(out) == QXR_U8 && !qxr_is_read(p->chain, index) &&
+                qxr_has_byte_threshold(&s->column.threshold))
+                s->kind = BYTE_THRESHOLD;
             break;
         case QXR_RESCALE:
             s->kind = RESCALE;
             qxr_read_rescale(&s->work, p->tile, p->c, p->lanes, &s->column.rescale);
+            if (joins_words(p))
+                p->step[p->steps - 1u].kind = RESCALE_WORDS;
             break;
         case QXR_ADD:
             s->kind = ADD;
@@ -150,7 +169,7 @@ static void plan_operator(plan *p, uint32_t index)
         }
     }
     p->slot[y.strip] = y;
-    if (qxr_storage(out) != QXR_VIRTUAL && !y.home)
+    if (qxr_storage(out) != QXR_VIRTUAL && !y.home && p->step[p->steps - 1u].kind != BYTE_THRESHOLD)
         add_step(p, TO_ARENA, y)->tensor = out;
 }
 
@@ -160,8 +179,7 @@ typedef int32_t strip[STRIP][LANES];
 static void widen(const int16_t *x, size_t pitch, uint32_t pixels, strip y)
 {
     UNROLL_4 for (uint32_t i = 0; i < pixels; i++) {
-        const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(x + i * pitch));
-        store_lanes(y[i], LANES, _mm256_cvtepi16_epi32(v));
+        store_lanes(y[i], LANES, load_words(x + i * pitch));
     }
 }
 
@@ -255,14 +273,22 @@ static int32_t *place_of(operand x, uint32_t done, strip *strips)
 
 static qxr_span span_of(operand x, operand y, uint32_t done, uint32_t pixels, strip *strips)
 {
-    const qxr_span s = {place_of(x, done, strips), place_of(y, done, strips), x.pitch, y.pitch, pixels};
+    const qxr_span s = {place_of(x, done, strips), place_of(y, done, strips), x.pitch, y.pitch, pixels, NULL};
     return s;
+}
+
+static void to_bytes(const plan *p, const step *s, uint32_t pixel, const qxr_span *x)
+{
+    const size_t channels = s->tensor->extent[0];
+    uint8_t *to = p->chain->arena + s->tensor->arena_offset + pixel * channels + p->tile->channel + p->c;
+    qxr_apply_byte_threshold(&s->column.threshold, x, qxr_base(s->tensor), to, channels);
 }
 
 /* Pixels from `done` of the tile on. */
 static void run_step(const plan *p, const step *s, uint32_t done, uint32_t pixels, strip *strips)
 {
-    const qxr_span a = span_of(s->a, s->y, done, pixels, strips), b = span_of(s->b, s->y, done, pixels, strips);
+    const qxr_span b = span_of(s->b, s->y, done, pixels, strips);
+    qxr_span a = span_of(s->a, s->y, done, pixels, strips);
     const uint32_t pixel = p->tile->pixel + done;
     switch (s->kind) {
     case FROM_WORDS:
@@ -277,7 +303,15 @@ static void run_step(const plan *p, const step *s, uint32_t done, uint32_t pixel
     case THRESHOLD:
         qxr_apply_threshold(&s->column.threshold, &a);
         break;
+    case BYTE_THRESHOLD:
+        to_bytes(p, s, pixel, &a);
+        break;
     case RESCALE:
+        qxr_apply_rescale(&s->column.rescale, &a);
+        break;
+    case RESCALE_WORDS:
+        a.words = p->made.at + done * p->made.pitch + p->c;
+        a.from_pitch = p->made.pitch;
         qxr_apply_rescale(&s->column.rescale, &a);
         break;
     case ADD:
@@ -325,15 +359,15 @@ int qxr_avx2_chain(const qxr_chain *chain, const qxr_tile *tile)
     return 1;
 }
 
-/* The convolution's result in 16 bits, in its slot or at home in the arena; sixteen channels go on in 16 bits if all
- * their values fit, else in 32. */
-int qxr_avx2_conv_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
-                        const qxr_chain *chain, const qxr_tile *tile)
+/* The result of the group's first operator in 16 bits, in its slot or at home in the arena; sixteen channels go on in
+ * 16 bits if all their values fit, else in 32. */
+int qxr_avx2_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
+                         const qxr_chain *chain, const qxr_tile *tile)
 {
-    const qxr_tensor *out = conv->out;
+    const qxr_tensor *out = qxr_get_tensor(chain->model, qxr_get_header(chain->model)->input_count + chain->group);
     const uint32_t storage = qxr_storage(out), channels = out->extent[0];
     plan p;
-    if (kernel != &qxr_avx2_table || !is_short(chain) || !qxr_fits_words(out) ||
+    if ((conv && kernel != &qxr_avx2_table) || !is_short(chain) || !qxr_fits_words(out) ||
         (storage != QXR_VIRTUAL && storage != QXR_I16) || tile->channel % WORDS || tile->channels % WORDS)
         return 0;
     p.chain = chain;
@@ -341,10 +375,14 @@ int qxr_avx2_conv_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, con
     p.made.at = (int16_t *)(void *)(chain->slots + qxr_slot(out) * chain->elements);
     p.made.pitch = tile->channels;
     if (storage == QXR_I16) {
-        p.made.at = (int16_t *)(void *)(chain->arena + out->arena_offset) + (size_t)tile->pixel * channels + tile->channel;
+        p.made.at = (int16_t *)(void *)(chain->arena + out->arena_offset);
+        p.made.at += (size_t)tile->pixel * channels + tile->channel;
         p.made.pitch = channels;
     }
-    qxr_table_words(conv, buffers, tile, p.made);
+    if (conv)
+        qxr_table_words(conv, buffers, tile, p.made);
+    else if (!qxr_move_words(chain, tile, p.made))
+        return 0;
     for (uint32_t c = 0; c < tile->channels && chain->first < chain->end; c += WORDS) {
         const qxr_words made = {p.made.at + c, p.made.pitch};
         if (qxr_chain_words(chain, tile, c, made))

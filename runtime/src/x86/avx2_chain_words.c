@@ -99,11 +99,11 @@ static int join_clip(plan *p, uint32_t index, const qxr_op *op, operand y)
     return 1;
 }
 
-static int is_read(const plan *p, uint32_t index)
+int qxr_is_read(const qxr_chain *chain, uint32_t index)
 {
-    const uint32_t result = qxr_get_header(p->chain->model)->input_count + index;
-    for (uint32_t k = index + 1u; k < p->chain->end; k++) {
-        const qxr_op *op = qxr_get_op(p->chain->model, k);
+    const uint32_t result = qxr_get_header(chain->model)->input_count + index;
+    for (uint32_t k = index + 1u; k < chain->end; k++) {
+        const qxr_op *op = qxr_get_op(chain->model, k);
         if (op->input[0] == result || op->input[1] == result)
             return 1;
     }
@@ -119,7 +119,7 @@ static int read_step(plan *p, uint32_t index, step *s, const qxr_work *work)
         s->kind = THRESHOLD;
         s->bytes = arena_at(p, work->out);
         s->pitch = work->out->extent[0];
-        return !is_read(p, index) && qxr_read_word_threshold(work, p->channel, &s->column.threshold);
+        return !qxr_is_read(p->chain, index) && qxr_read_word_threshold(work, p->channel, &s->column.threshold);
     case QXR_RESCALE:
         s->kind = RESCALE;
         s->lo = op->first;

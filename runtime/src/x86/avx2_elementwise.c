@@ -53,7 +53,7 @@ void qxr_apply_border_bias(const qxr_work *work, uint32_t pixel, uint32_t channe
 void qxr_avx2_border_bias(const qxr_work *work, const qxr_tile *tile, int32_t *y)
 {
     for (uint32_t c = 0; c < tile->channels; c += LANES) {
-        const qxr_span span = {work->x[0] + c, y + c, tile->channels, tile->channels, tile->pixels};
+        const qxr_span span = {work->x[0] + c, y + c, tile->channels, tile->channels, tile->pixels, NULL};
         qxr_apply_border_bias(work, tile->pixel, tile->channel + c, qxr_min(LANES, tile->channels - c), &span);
     }
 }
@@ -144,7 +144,7 @@ static void rescale_wide(const qxr_rescale_column *s, const qxr_span *span)
 /* The same where the shifted result fits 32 bits: its lower half needs no sign from above, as the shift is below 32,
  * and it is clamped in 32 bits. */
 INLINE void rescale_narrow(const qxr_span *span, size_t from_pitch, size_t to_pitch, const qxr_rescale_column *k,
-                           uint32_t lanes)
+                           uint32_t lanes, int is_words)
 {
     const __m128i shift = _mm_cvtsi32_si128((int32_t)k->shift), rise = _mm_cvtsi32_si128(32 - (int32_t)k->shift);
     const __m256i lo = _mm256_set1_epi32(k->lo), hi = _mm256_set1_epi32(k->hi);
@@ -153,7 +153,8 @@ INLINE void rescale_narrow(const qxr_span *span, size_t from_pitch, size_t to_pi
     int32_t *y = span->to;
     const uint32_t pixels = span->pixels;
     UNROLL_4 for (uint32_t p = 0; p < pixels; p++) {
-        const __m256i x = load_lanes(from + p * from_pitch, lanes);
+        const size_t at = p * from_pitch;
+        const __m256i x = is_words ? load_words(span->words + at) : load_lanes(from + at, lanes);
         __m256i even = _mm256_mul_epi32(x, m0), odd = _mm256_mul_epi32(_mm256_srli_epi64(x, 32), m1);
         even = _mm256_srl_epi64(_mm256_add_epi64(even, r0), shift);
         odd = _mm256_sll_epi64(_mm256_add_epi64(odd, r1), rise);
@@ -204,18 +205,20 @@ void qxr_apply_rescale(const qxr_rescale_column *k, const qxr_span *span)
         rescale_high(span, span->from_pitch, span->to_pitch, k, k->lanes);
     else if (!k->fits)
         rescale_wide(k, span);
+    else if (span->words)
+        rescale_narrow(span, span->from_pitch, span->to_pitch, k, LANES, 1);
     else if (k->lanes == LANES && k->shift == 0u)
         WITH_PITCH(rescale_whole, span, k, LANES);
     else if (k->lanes == LANES)
-        WITH_PITCH(rescale_narrow, span, k, LANES);
+        WITH_PITCH(rescale_narrow, span, k, LANES, 0);
     else
-        rescale_narrow(span, span->from_pitch, span->to_pitch, k, k->lanes);
+        rescale_narrow(span, span->from_pitch, span->to_pitch, k, k->lanes, 0);
 }
 
 void qxr_avx2_rescale(const qxr_work *work, const qxr_tile *tile, int32_t *y)
 {
     for (uint32_t c = 0; c < tile->channels; c += LANES) {
-        const qxr_span span = {work->x[0] + c, y + c, tile->channels, tile->channels, tile->pixels};
+        const qxr_span span = {work->x[0] + c, y + c, tile->channels, tile->channels, tile->pixels, NULL};
         qxr_rescale_column k;
         qxr_read_rescale(work, tile, c, qxr_min(LANES, tile->channels - c), &k);
         qxr_apply_rescale(&k, &span);

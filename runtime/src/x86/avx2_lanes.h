@@ -21,6 +21,11 @@ static inline __m256i load_lanes(const int32_t *at, uint32_t count)
     return _mm256_maskload_epi32((const int *)at, lanes_below(count));
 }
 
+static inline __m256i load_words(const int16_t *at)
+{
+    return _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)at));
+}
+
 static inline void store_lanes(int32_t *at, uint32_t count, __m256i v)
 {
     if (count >= LANES)
@@ -39,6 +44,7 @@ typedef struct qxr_span {
     int32_t *to;
     size_t from_pitch, to_pitch;
     uint32_t pixels;
+    const int16_t *words; /* for a rescale of a whole column: read instead of `from`, or null */
 } qxr_span;
 
 /* Calls f(span, from pitch, to pitch, ...) with constants where the pixels are neighbours. */
@@ -59,6 +65,11 @@ typedef struct qxr_threshold_column {
 void qxr_read_threshold(const qxr_work *work, const qxr_tile *tile, uint32_t c, uint32_t lanes,
                         qxr_threshold_column *k);
 void qxr_apply_threshold(const qxr_threshold_column *k, const qxr_span *span);
+
+/* Levels less `base` as bytes, `pitch` from pixel to pixel, for whole columns; only if it returns that it can. */
+int qxr_has_byte_threshold(const qxr_threshold_column *k);
+void qxr_apply_byte_threshold(const qxr_threshold_column *k, const qxr_span *span, int32_t base, uint8_t *to,
+                              size_t pitch);
 
 /* Parameters of eight channels for their even and odd lanes, which are multiplied separately. */
 typedef struct qxr_rescale_column {

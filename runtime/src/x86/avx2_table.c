@@ -126,7 +126,8 @@ static void narrow_block(const block *b, qxr_table_product *p, walk *w, uint32_t
 }
 
 /* Pixels from q of the tile on. */
-INLINE void finish_wide_words(const block *b, const qxr_table_product *p, uint32_t q, uint32_t count, const uint32_t *rest, int two)
+INLINE void finish_wide_words(const block *b, const qxr_table_product *p, uint32_t q, uint32_t count, const uint32_t *rest,
+                              int two)
 {
     const uint32_t planes = two ? 2u : 1u, width = b->width;
     const size_t stride = b->to->stride;
@@ -171,7 +172,8 @@ static void wide_block(const block *b, qxr_table_product *p, walk *w, uint32_t p
 
 /* Some pixels and all vectors of one block. */
 static void multiply_block(const qxr_conv *conv, const qxr_table_layout *l, const qxr_table_rows *rows,
-                           const int32_t *add, qxr_table_product *p, uint32_t vector, const qxr_tile *tile, const qxr_table_target *to)
+                           const int32_t *add, qxr_table_product *p, uint32_t vector, const qxr_tile *tile,
+                           const qxr_table_target *to)
 {
     const uint32_t low = (uint32_t)l->code.delta[0], high = (uint32_t)l->code.delta[l->copies ? 0 : 1];
     block b;

@@ -1,8 +1,8 @@
 /* The table look-up for inputs of one bit and weights of one, in layers of up to 64 channels. There what goes before
  * and after the products counts as much as they do, so this has its own way for all of it:
  *
- * - Eight inputs make the byte that names 32 bytes of a table: the entries of two quads. These are copied side by side, and
- *   a product reads them in place.
+ * - Eight inputs make the byte that names 32 bytes of a table: the entries of two quads. These are copied side by
+ *   side, and a product reads them in place.
  * - Weights -v and v have entries that are the sums of v's sign times the input, and 4, so that bytes stay without
  *   sign; then no sum over the window is needed.
  * - Pixels of a product lie in one row, at equal distances. What is behind the end of a row is computed and dropped.
@@ -14,8 +14,9 @@ enum {
     PAIR_BYTES = 2 * ENTRY_BYTES,
     MOST_VECTORS = 2,
     MOST_SEGMENT = 63,      /* steps whose sums fit 8 bits: entries are at most 4 */
-    MOST_SYMMETRIC = 31,    /* at most 8 */
-    FEW_ROWS = 8            /* rows of the result that are worth making their inputs */
+    MOST_SYMMETRIC = 31,    /* at most 8; a row of the window may be two halves */
+    FEW_ROWS = 8,           /* rows of the result that are worth making their inputs */
+    MOST_SCRATCH = 96 << 10
 };
 
 /* Bits of a pattern. */
@@ -47,12 +48,14 @@ int qxr_table_bits_suit(const qxr_conv *conv, const qxr_table_layout *l)
         return 0;
     rows.bits = 1;
     rows.quad_bytes = ENTRY_BYTES;
-    return qxr_table_chunk(conv, &rows) >= qxr_min(FEW_ROWS, conv->out->extent[1]);
+    return qxr_table_chunk(conv, &rows) >= qxr_min(FEW_ROWS, conv->out->extent[1]) &&
+           qxr_table_scratch(conv, &rows) <= MOST_SCRATCH;
 }
 
 int qxr_table_is_symmetric(const qxr_table_layout *l)
 {
-    return l->code.delta[0] % 2 == 0 && l->code.lowest == -l->code.delta[0] / 2 && l->steps <= MOST_SYMMETRIC;
+    return l->code.delta[0] % 2 == 0 && l->code.lowest == -l->code.delta[0] / 2 &&
+           (l->steps <= MOST_SYMMETRIC || (l->steps % 2u == 0u && l->steps / 2u <= MOST_SYMMETRIC));
 }
 
 /* ---- Inputs ---- */
@@ -98,7 +101,8 @@ typedef struct product {
     size_t step, row_step;      /* bytes to the next pixel, and to the next row of the window */
     const __m256i *weights;
     uint32_t rows, steps;       /* of the window; of one of its rows */
-    uint32_t widen_after;       /* rows of the window */
+    uint32_t parts;             /* of a row of the window, 1 or 2 */
+    uint32_t widen_after;       /* parts */
     __m256i sums[MOST_PIXELS][MOST_VECTORS][2]; /* 16 bits: even lanes, odd lanes */
     __m256i delta, add[MOST_VECTORS][2];        /* in 16 bits: results are delta sum + add + rest */
     int unit;                   /* delta is 1, and there is no rest */
@@ -173,12 +177,13 @@ INLINE void add_steps(__m256i sum[MOST_PIXELS][MOST_VECTORS], const uint8_t *at,
     }
 }
 
-/* The same for windows three wide whose pixels are neighbours: an entry serves up to three of them. */
-INLINE void slide(__m256i sum[MOST_PIXELS][MOST_VECTORS], const uint8_t *at, size_t pixel, const __m256i *w, int pixels,
-                  int width, int paired)
+/* The same for windows three wide whose pixels are neighbours: an entry serves up to three of them. The first `count`
+ * bytes of each pixel. */
+INLINE void slide(__m256i sum[MOST_PIXELS][MOST_VECTORS], const uint8_t *at, size_t pixel, const __m256i *w,
+                  size_t count, int pixels, int width, int paired)
 {
     const size_t bytes = paired ? PAIR_BYTES : ENTRY_BYTES;
-    for (size_t q = 0; q < pixel; q += bytes, w += width)
+    for (size_t q = 0; q < count; q += bytes, w += width)
         UNROLL_16 for (int j = 0; j < pixels + 2; j++) {
             const __m256i entry = load_entry(at + q + (size_t)j * pixel, paired);
             UNROLL_4 for (int h = 0; h < 3; h++)
@@ -199,17 +204,28 @@ INLINE void multiply(product *p, int pixels, int width, size_t step, int paired,
     const __m256i *w = p->weights;
     const uint8_t *row = p->at;
     const uint32_t steps = p->steps;
+    const uint32_t parts = p->parts, some = steps / parts; /* steps of a part */
     uint32_t left = p->widen_after;
     int first = 1;
     UNROLL_8 for (int r = 0; r < pixels; r++)
         UNROLL_2 for (int v = 0; v < width; v++)
             sum[r][v] = _mm256_setzero_si256();
-    for (uint32_t i = p->rows; i > 0u; i--, row += p->row_step, w += steps * (uint32_t)width) {
-        if (slides)
-            slide(sum, row, step, w, pixels, width, paired);
+    for (uint32_t i = 0; i < p->rows * parts; i++) {
+        const size_t half = i % parts, bytes = paired ? PAIR_BYTES : ENTRY_BYTES;
+        /* A half has half of each pixel, or of the steps. */
+        const size_t before = half * (slides ? step / 2u : some * bytes);
+        const __m256i *weights = w + before / bytes * (size_t)width;
+        if (slides && parts == 1u)
+            slide(sum, row, step, w, step, pixels, width, paired);
+        else if (slides)
+            slide(sum, row + before, step, weights, step / 2u, pixels, width, paired);
         else
-            add_steps(sum, row, step, w, steps, pixels, width, paired);
-        if (--left > 0u || i == 1u)
+            add_steps(sum, row + before, step, weights, some, pixels, width, paired);
+        if (half + 1u == parts) {
+            row += p->row_step;
+            w += steps * (uint32_t)width;
+        }
+        if (--left > 0u || i + 1u == p->rows * parts)
             continue;
         if (first)
             widen(p, sum, pixels, width, 1);
@@ -293,7 +309,8 @@ static void multiply_row(product *p, product_function *multiply_some, const qxr_
         multiply_some(p);
         if (!direct)
             copy_part(part, channels, qxr_min(most, pixels - i), to, at);
-        p->rest += p->rest ? most : 0u;
+        if (p->rest)
+            p->rest += most;
     }
 }
 
@@ -311,7 +328,8 @@ void qxr_table_bits_tile(const qxr_conv *conv, const qxr_table_layout *l, const 
     p.weights = (const __m256i *)(const void *)(buffers->packed + QXR_PACK_HEAD);
     p.rows = l->outer;
     p.steps = l->steps;
-    p.widen_after = (l->symmetric ? MOST_SYMMETRIC : MOST_SEGMENT) / l->steps;
+    p.parts = l->symmetric && l->steps > MOST_SYMMETRIC ? 2u : 1u;
+    p.widen_after = (l->symmetric ? MOST_SYMMETRIC : MOST_SEGMENT) / (l->steps / p.parts);
     multiply_some = choose(conv, l);
     for (uint32_t done = 0; done < tile->pixels;) {
         const uint32_t pixel = tile->pixel + done, first = pixel / width;

@@ -40,8 +40,8 @@ static inline void finish_group(const qxr_table_layout *l, const __m256i (*sums)
 }
 
 /* A narrow layer's vector: a in the lower halves of the sums, b in the upper ones; even bytes are channels 0-7. */
-static inline void finish_narrow(const __m256i *sums, __m256i deltas, const int32_t *add, __m256i rest, const qxr_table_target *to,
-                          int32_t *y)
+static inline void finish_narrow(const __m256i *sums, __m256i deltas, const int32_t *add, __m256i rest,
+                                 const qxr_table_target *to, int32_t *y)
 {
     const __m256i a = _mm256_permute2x128_si256(sums[0], sums[1], 0x20);
     const __m256i b = _mm256_permute2x128_si256(sums[0], sums[1], 0x31);
@@ -78,7 +78,8 @@ INLINE __m256i weigh(const __m256i *delta, __m256i a, __m256i b, __m256i rest, i
 static inline void store_words(int16_t *y, __m256i v) { _mm256_storeu_si256((__m256i *)(void *)y, v); }
 
 /* A narrow layer's vector. */
-INLINE void finish_narrow_words(const __m256i *sums, const __m256i *delta, __m256i add, __m256i rest, int16_t *y, int two)
+INLINE void finish_narrow_words(const __m256i *sums, const __m256i *delta, __m256i add, __m256i rest, int16_t *y,
+                                int two)
 {
     const __m256i a = _mm256_permute2x128_si256(sums[0], sums[1], 0x20), more = _mm256_add_epi16(rest, add);
     const __m256i b = _mm256_permute2x128_si256(sums[0], sums[1], 0x31);

@@ -124,6 +124,69 @@ static void search_steps(const qxr_threshold_column *k, const qxr_span *s)
     }
 }
 
+int qxr_has_byte_threshold(const qxr_threshold_column *k)
+{
+    const int few = k->steps.count == 1u || k->steps.count == 3u;
+    return few && k->lanes == LANES && !k->steps.levels && k->steps.step == 1;
+}
+
+/* Less the thresholds above. */
+INLINE __m256i compare(const qxr_threshold_column *k, const int32_t *x, uint32_t count, int has_signs)
+{
+    const __m256i v = signed_input(k, x, LANES, has_signs);
+    __m256i above = _mm256_cmpgt_epi32(k->held[0], v);
+    for (uint32_t i = 1; i < count; i++)
+        above = _mm256_add_epi32(above, _mm256_cmpgt_epi32(k->held[i], v));
+    return above;
+}
+
+/* Pixels 0, b, c and d. */
+INLINE void four_bytes(const qxr_threshold_column *k, const int32_t *x, size_t x_pitch, uint8_t *y, size_t y_pitch,
+                       uint32_t b, uint32_t c, uint32_t d, __m256i top, uint32_t count, int has_signs)
+{
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i first = _mm256_packs_epi32(compare(k, x, count, has_signs),
+                                             compare(k, x + b * x_pitch, count, has_signs));
+    const __m256i second = _mm256_packs_epi32(compare(k, x + c * x_pitch, count, has_signs),
+                                              compare(k, x + d * x_pitch, count, has_signs));
+    const __m256i level = _mm256_add_epi8(_mm256_packs_epi16(first, second), top);
+    const __m256i all = _mm256_permutevar8x32_epi32(level, order);
+    const __m128i low = _mm256_castsi256_si128(all), high = _mm256_extracti128_si256(all, 1);
+    _mm_storel_epi64((__m128i *)(void *)y, low);
+    _mm_storeh_pd((double *)(void *)(y + b * y_pitch), _mm_castsi128_pd(low));
+    _mm_storel_epi64((__m128i *)(void *)(y + c * y_pitch), high);
+    _mm_storeh_pd((double *)(void *)(y + d * y_pitch), _mm_castsi128_pd(high));
+}
+
+/* What is left of four pixels is the last of them again. */
+INLINE void byte_threshold(const qxr_threshold_column *column, const qxr_span *s, __m256i top, uint8_t *to,
+                           size_t pitch, uint32_t count, int has_signs)
+{
+    const qxr_threshold_column k = *column;
+    const int32_t *x = s->from;
+    const size_t x_pitch = s->from_pitch;
+    uint32_t left = s->pixels;
+    for (; left >= 4u; left -= 4u, x += 4u * x_pitch, to += 4u * pitch)
+        four_bytes(&k, x, x_pitch, to, pitch, 1, 2, 3, top, count, has_signs);
+    if (left)
+        four_bytes(&k, x, x_pitch, to, pitch, left > 1u ? 1u : 0u, left - 1u, left - 1u, top, count, has_signs);
+}
+
+void qxr_apply_byte_threshold(const qxr_threshold_column *k, const qxr_span *span, int32_t base, uint8_t *to,
+                              size_t pitch)
+{
+    const uint32_t count = k->steps.count, level = (uint32_t)k->steps.first + count - (uint32_t)base;
+    const __m256i top = _mm256_set1_epi8((char)level);
+    if (count == 1u && !k->steps.signs)
+        byte_threshold(k, span, top, to, pitch, 1, 0);
+    else if (count == 1u)
+        byte_threshold(k, span, top, to, pitch, 1, 1);
+    else if (!k->steps.signs)
+        byte_threshold(k, span, top, to, pitch, 3, 0);
+    else
+        byte_threshold(k, span, top, to, pitch, 3, 1);
+}
+
 static void apply_one(const qxr_threshold_column *k, const qxr_span *span)
 {
     if (k->lanes < LANES)
@@ -160,7 +223,7 @@ void qxr_apply_threshold(const qxr_threshold_column *k, const qxr_span *span)
 void qxr_avx2_threshold(const qxr_work *work, const qxr_tile *tile, int32_t *y)
 {
     for (uint32_t c = 0; c < tile->channels; c += LANES) {
-        const qxr_span span = {work->x[0] + c, y + c, tile->channels, tile->channels, tile->pixels};
+        const qxr_span span = {work->x[0] + c, y + c, tile->channels, tile->channels, tile->pixels, NULL};
         qxr_threshold_column k;
         qxr_read_threshold(work, tile, c, qxr_min(LANES, tile->channels - c), &k);
         qxr_apply_threshold(&k, &span);

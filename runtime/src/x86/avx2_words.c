@@ -61,7 +61,7 @@ static inline __m256i rescale_pairs(__m256i x, __m256i low, __m256i high, __m256
 INLINE void rescale(const qxr_word_rescale *k, qxr_words x, size_t x_pitch, qxr_words y, size_t y_pitch,
                     uint32_t pixels, int clamps, __m256i lo, __m256i hi)
 {
-    const __m256i one = _mm256_set1_epi16(1), low0 = k->low[0], low1 = k->low[1], high0 = k->high[0], high1 = k->high[1];
+    const __m256i low0 = k->low[0], low1 = k->low[1], high0 = k->high[0], high1 = k->high[1], one = _mm256_set1_epi16(1);
     const __m256i addend0 = k->addend[0], addend1 = k->addend[1];
     const __m128i shift = _mm_cvtsi32_si128((int32_t)k->shift);
     UNROLL_2 for (uint32_t p = 0; p < pixels; p++) {
@@ -128,7 +128,8 @@ static void read_levels(const qxr_work *work, const qxr_steps *s, qxr_word_thres
     uint8_t levels[2 * WORDS] = {0};
     k->plain = 1;
     for (uint32_t i = 0; i <= s->count; i++) {
-        const int32_t code = (int32_t)(s->count - i), level = s->levels ? s->levels[code] : qxr_wrap_add(s->first, qxr_wrap_mul(code, s->step));
+        const int32_t code = (int32_t)(s->count - i), plain = qxr_wrap_add(s->first, qxr_wrap_mul(code, s->step));
+        const int32_t level = s->levels ? s->levels[code] : plain;
         levels[i] = levels[WORDS + i] = (uint8_t)((uint32_t)level - (uint32_t)qxr_base(work->out));
         k->plain = k->plain && levels[i] == (uint8_t)(levels[0] - i);
     }
@@ -141,7 +142,8 @@ int qxr_read_word_threshold(const qxr_work *work, uint32_t channel, qxr_word_thr
     const qxr_steps s = qxr_read_steps(work, &whole);
     const qxr_tensor *in = work->in[0];
     /* Of what is compared, which the sign may have turned round. */
-    const int32_t lo = s.signs && -in->hi < in->lo ? -in->hi : in->lo, hi = s.signs && -in->lo > in->hi ? -in->lo : in->hi;
+    const int32_t lo = s.signs && -in->hi < in->lo ? -in->hi : in->lo;
+    const int32_t hi = s.signs && -in->lo > in->hi ? -in->lo : in->hi;
     int16_t sign[WORDS];
     memset(k->threshold, 0, FEW * sizeof *k->threshold);
     if (s.count > MOST_WORD_THRESHOLDS || qxr_storage(work->out) != QXR_U8 ||

@@ -17,8 +17,8 @@ typedef struct qxr_words {
 
 static inline int qxr_fits_words(const qxr_tensor *t) { return t->lo >= INT16_MIN && t->hi <= INT16_MAX; }
 
-/* (x multiplier + addend) >> shift in two parts of 16 bits: the low one is shifted by 16, and added to the high one. Each
- * for the channels 0-3 and 8-11, then for the others. */
+/* (x multiplier + addend) >> shift in two parts of 16 bits: the low one is shifted by 16, and added to the high one.
+ * Each for the channels 0-3 and 8-11, then for the others. */
 typedef struct qxr_word_rescale {
     __m256i low[2];     /* pairs: of the multiplier, of the addend */
     __m256i high[2];    /* pairs: of the multiplier, 0 */
@@ -48,6 +48,12 @@ void qxr_threshold_words(const qxr_word_threshold *k, qxr_words x, uint8_t *y, s
 
 /* avx2_table.c: a tile in 16 bits, which its values fit; whole sixteens of channels. */
 void qxr_table_words(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, qxr_words y);
+
+/* avx2_move.c: likewise, of a pad or a slice that begins a group. Returns 0, with nothing done, where it cannot. */
+int qxr_move_words(const qxr_chain *chain, const qxr_tile *tile, qxr_words y);
+
+/* Whether the chain reads the result of its operator `index`. */
+int qxr_is_read(const qxr_chain *chain, uint32_t index);
 
 /* avx2_chain_words.c: a chain for the sixteen channels from the tile's channel c on; `made` holds the result of the
  * operator before it. Returns 0, with nothing done, where a value does not fit. */

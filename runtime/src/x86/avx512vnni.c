@@ -78,7 +78,7 @@ const qxr_isa qxr_isa_avx512vnni = {
     .load = qxr_avx2_load,
     .store = qxr_avx2_store,
     .chain = qxr_avx2_chain,
-    .conv_chain = qxr_avx2_conv_chain,
+    .whole_chain = qxr_avx2_whole_chain,
     .tile_elements = 8192,
     .tile_channels = 512,
 };

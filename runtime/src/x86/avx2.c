@@ -1,8 +1,8 @@
 /* The table of AVX2 kernels. */
 #include "x86/avx2.h"
 
-static const qxr_conv_kernel *const conv[] = {&qxr_avx2_table, &qxr_avx2_winograd, &qxr_avx2_u8, &qxr_avx2_depthwise, &qxr_avx2_i16,
-                                             NULL};
+static const qxr_conv_kernel *const conv[] = {&qxr_avx2_table, &qxr_avx2_winograd, &qxr_avx2_u8,
+                                             &qxr_avx2_depthwise, &qxr_avx2_i16, NULL};
 
 const qxr_isa qxr_isa_avx2 = {
     .name = "avx2",

@@ -234,8 +234,8 @@ static void find_runs(const qxr_table_layout *l, uint32_t input_peak, const uint
             step[v] = _mm256_setzero_si256();
             for (uint32_t k = 0; k < input_peak; k++)
                 step[v] = _mm256_add_epi8(step[v], one);
-            /* Saturated: not equal to the wrapping sum. */
-            full = _mm256_or_si256(full, _mm256_xor_si256(_mm256_adds_epu8(most[v], step[v]), _mm256_add_epi8(most[v], step[v])));
+            const __m256i saturated = _mm256_adds_epu8(most[v], step[v]), sum = _mm256_add_epi8(most[v], step[v]);
+            full = _mm256_or_si256(full, _mm256_xor_si256(saturated, sum));
         }
         if (!_mm256_testz_si256(full, full) || run == UINT16_MAX) {
             *runs++ = (uint16_t)run;

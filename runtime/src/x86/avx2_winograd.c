@@ -67,7 +67,8 @@ static int suits(const qxr_conv *conv)
         conv->row * digits * peak * FACTOR > INT32_MAX)
         return 0;
     const qxr_winograd_layout l = qxr_winograd_plan(conv);
-    const uint64_t products = 2u * (uint64_t)l.all_steps * l.blocks, direct = (uint64_t)conv->row * conv->out->extent[2];
+    const uint64_t products = 2u * (uint64_t)l.all_steps * l.blocks;
+    const uint64_t direct = (uint64_t)conv->row * conv->out->extent[2];
     return 2u * conv->input_peak * (uint64_t)conv->weight_peak * MANY_STEPS > 32767u && 3u * products <= 2u * direct &&
            l.bytes <= MOST_WEIGHTS && input_rows(conv, 1) * l.pitch <= QXR_ROWS_LIMIT &&
            scratch_size(conv) <= QXR_ROWS_LIMIT;
@@ -338,4 +339,5 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
     }
 }
 
-const qxr_conv_kernel qxr_avx2_winograd = {"avx2 winograd", suits, packed_size, qxr_winograd_pack, scratch_size, tile_of};
+const qxr_conv_kernel qxr_avx2_winograd = {"avx2 winograd", suits,        packed_size,
+                                           qxr_winograd_pack, scratch_size, tile_of};

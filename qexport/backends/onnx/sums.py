@@ -20,6 +20,7 @@ integers the operands can take. For m < 0, -a takes the place of a.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,7 @@ LARGEST_SHIFT = 24
 """With thresholds and operands of 32 bits, the dividend of (2) then stays in 63 bits."""
 
 SCALES_COMPARED, SCALES_TRIED = 4096, 4
-"""Values of L near the largest, and how many are tried of those at which D / L comes nearest to the ratio."""
+"""How many values of L below the largest are compared, and how many of them are tried."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,9 +175,8 @@ def fit_gains(
     lo, hi = ends
     reach = max(abs(lo), abs(hi), 1) + (abs(slope) + 1) * max(abs(int(values[0])), abs(int(values[-1])), 1) + 1
     largest = int(INT32_MAX // (2 * reach))
-    gains = np.arange(largest, max(largest - SCALES_COMPARED, 0), -1)
-    best = gains[np.argsort(np.abs(slope * gains - np.rint(slope * gains)), kind="stable")][:SCALES_TRIED]
-    for gain, other in zip(best.tolist(), np.rint(slope * best).astype(np.int64).tolist(), strict=True):
+    for gain in _scales(largest, slope):
+        other = round(slope * gain)
         moved = other * values
         above = np.where(starts <= hi, gain * starts + moved, INT32_MAX).min(axis=1)
         below = np.where(starts > lo, gain * (starts - 1) + moved, -INT32_MAX).max(axis=1)
@@ -186,3 +186,13 @@ def fit_gains(
             if np.all(np.diff(thresholds) >= 0):
                 return gain, other, thresholds
     return None
+
+
+def _scales(largest: int, slope: float) -> Iterator[int]:
+    """Values of L to try: the largest serves nearly always; then those at which D / L comes nearest to the ratio."""
+    if largest < 1:
+        return
+    yield largest
+    gains = np.arange(largest, max(largest - SCALES_COMPARED, 0), -1)
+    distances = np.abs(slope * gains - np.rint(slope * gains))
+    yield from gains[np.argsort(distances, kind="stable")[:SCALES_TRIED]].tolist()

@@ -6,13 +6,11 @@
 #ifdef __clang__
 #define UNROLL_2 _Pragma("clang loop unroll_count(2)")
 #define UNROLL_4 _Pragma("clang loop unroll_count(4)")
-#define UNROLL_8 _Pragma("clang loop unroll_count(8)")
-#define UNROLL_16 _Pragma("clang loop unroll_count(16)")
+#define UNROLL_ALL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL_2 _Pragma("GCC unroll 2")
 #define UNROLL_4 _Pragma("GCC unroll 4")
-#define UNROLL_8 _Pragma("GCC unroll 8")
-#define UNROLL_16 _Pragma("GCC unroll 16")
+#define UNROLL_ALL _Pragma("GCC unroll 16") /* up to 16 turns */
 #endif
 
 #endif

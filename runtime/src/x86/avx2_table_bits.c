@@ -113,8 +113,8 @@ typedef struct product {
 
 INLINE void widen(product *p, __m256i sum[MOST_PIXELS][MOST_VECTORS], int pixels, int width, int first)
 {
-    UNROLL_8 for (int r = 0; r < pixels; r++)
-        UNROLL_2 for (int v = 0; v < width; v++) {
+    UNROLL_ALL for (int r = 0; r < pixels; r++)
+        UNROLL_ALL for (int v = 0; v < width; v++) {
             const __m256i even = _mm256_and_si256(sum[r][v], _mm256_set1_epi16(0xFF));
             const __m256i odd = _mm256_srli_epi16(sum[r][v], 8);
             __m256i *to = p->sums[r][v];
@@ -129,9 +129,9 @@ INLINE void finish(product *p, __m256i sum[MOST_PIXELS][MOST_VECTORS], int pixel
                    int unit)
 {
     int16_t *y = p->y;
-    UNROLL_8 for (int r = 0; r < pixels; r++, y += p->stride) {
+    UNROLL_ALL for (int r = 0; r < pixels; r++, y += p->stride) {
         const __m256i rest = !unit && p->rest ? _mm256_set1_epi16((int16_t)p->rest[r]) : _mm256_setzero_si256();
-        UNROLL_2 for (int v = 0; v < width; v++) {
+        UNROLL_ALL for (int v = 0; v < width; v++) {
             __m256i a = _mm256_and_si256(sum[r][v], _mm256_set1_epi16(0xFF)), b = _mm256_srli_epi16(sum[r][v], 8);
             if (!first) {
                 a = _mm256_add_epi16(a, p->sums[r][v][0]);
@@ -164,13 +164,13 @@ INLINE void add_steps(__m256i sum[MOST_PIXELS][MOST_VECTORS], const uint8_t *at,
 {
     for (uint32_t k = 0; k < steps; k++, at += paired ? PAIR_BYTES : ENTRY_BYTES, w += width) {
         __m256i pattern[MOST_VECTORS];
-        UNROLL_2 for (int v = 0; v < width; v++) {
+        UNROLL_ALL for (int v = 0; v < width; v++) {
             pattern[v] = _mm256_load_si256(w + v);
             __asm__("" : "+x"(pattern[v])); /* else it is loaded once for each pixel */
         }
-        UNROLL_8 for (int r = 0; r < pixels; r++) {
+        UNROLL_ALL for (int r = 0; r < pixels; r++) {
             const __m256i entry = load_entry(at + (size_t)r * step, paired);
-            UNROLL_2 for (int v = 0; v < width; v++)
+            UNROLL_ALL for (int v = 0; v < width; v++)
                 sum[r][v] = _mm256_add_epi8(sum[r][v], _mm256_shuffle_epi8(entry, pattern[v]));
         }
         __asm__("" : "+r"(at)); /* else entries that a later step needs again are kept, on the stack */
@@ -184,10 +184,10 @@ INLINE void slide(__m256i sum[MOST_PIXELS][MOST_VECTORS], const uint8_t *at, siz
 {
     const size_t bytes = paired ? PAIR_BYTES : ENTRY_BYTES;
     for (size_t q = 0; q < count; q += bytes, w += width)
-        UNROLL_16 for (int j = 0; j < pixels + 2; j++) {
+        UNROLL_ALL for (int j = 0; j < pixels + 2; j++) {
             const __m256i entry = load_entry(at + q + (size_t)j * pixel, paired);
-            UNROLL_4 for (int h = 0; h < 3; h++)
-                UNROLL_2 for (int v = 0; v < width; v++) {
+            UNROLL_ALL for (int h = 0; h < 3; h++)
+                UNROLL_ALL for (int v = 0; v < width; v++) {
                     if (j < h || j >= pixels + h)
                         continue;
                     const __m256i pattern = _mm256_load_si256(w + (size_t)h * (pixel / bytes) * (size_t)width + v);
@@ -207,8 +207,8 @@ INLINE void multiply(product *p, int pixels, int width, size_t step, int paired,
     const uint32_t parts = p->parts, some = steps / parts; /* steps of a part */
     uint32_t left = p->widen_after;
     int first = 1;
-    UNROLL_8 for (int r = 0; r < pixels; r++)
-        UNROLL_2 for (int v = 0; v < width; v++)
+    UNROLL_ALL for (int r = 0; r < pixels; r++)
+        UNROLL_ALL for (int v = 0; v < width; v++)
             sum[r][v] = _mm256_setzero_si256();
     for (uint32_t i = 0; i < p->rows * parts; i++) {
         const size_t half = i % parts, bytes = paired ? PAIR_BYTES : ENTRY_BYTES;

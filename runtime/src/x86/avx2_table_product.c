@@ -17,8 +17,8 @@ INLINE __m256i look_up(const uint8_t *quad, int copies)
  * add to the even ones is taken away in the end. */
 INLINE void widen(qxr_table_product *p, __m256i sum[MOST_ROWS][WIDEST], int rows, int width, int first)
 {
-    UNROLL_8 for (int r = 0; r < rows; r++)
-        UNROLL_8 for (int v = 0; v < width; v++) {
+    UNROLL_ALL for (int r = 0; r < rows; r++)
+        UNROLL_ALL for (int v = 0; v < width; v++) {
             __m256i *to = p->sums[r][v];
             const __m256i odd = _mm256_srli_epi16(sum[r][v], 8);
             to[0] = first ? sum[r][v] : _mm256_add_epi16(to[0], sum[r][v]);
@@ -29,8 +29,8 @@ INLINE void widen(qxr_table_product *p, __m256i sum[MOST_ROWS][WIDEST], int rows
 
 INLINE void separate(qxr_table_product *p, int rows, int width)
 {
-    UNROLL_8 for (int r = 0; r < rows; r++)
-        UNROLL_8 for (int v = 0; v < width; v++) {
+    UNROLL_ALL for (int r = 0; r < rows; r++)
+        UNROLL_ALL for (int v = 0; v < width; v++) {
             __m256i *to = p->sums[r][v];
             to[0] = _mm256_sub_epi16(to[0], _mm256_slli_epi16(to[1], 8));
         }
@@ -44,12 +44,12 @@ INLINE void add_step(__m256i sum[MOST_ROWS][WIDEST], const uint8_t *const *row, 
                      int width, int copies)
 {
     __m256i entry[MOST_ROWS];
-    UNROLL_8 for (int r = 0; r < rows; r++)
+    UNROLL_ALL for (int r = 0; r < rows; r++)
         entry[r] = look_up(row[r] + at, copies);
-    UNROLL_8 for (int v = 0; v < width; v++) {
+    UNROLL_ALL for (int v = 0; v < width; v++) {
         __m256i pattern = _mm256_load_si256(w + v);
         __asm__("" : "+x"(pattern)); /* else it is loaded once for each row, and loads are what is scarce */
-        UNROLL_8 for (int r = 0; r < rows; r++)
+        UNROLL_ALL for (int r = 0; r < rows; r++)
             add_bytes(&sum[r][v], _mm256_shuffle_epi8(entry[r], pattern));
     }
 }
@@ -75,13 +75,13 @@ INLINE void multiply(qxr_table_product *p, int rows, int width, int copies)
     const __m256i *w = p->weights;
     __m256i sum[MOST_ROWS][WIDEST];
     uint32_t left = *run;
-    UNROLL_8 for (int r = 0; r < rows; r++)
-        UNROLL_8 for (int v = 0; v < width; v++)
+    UNROLL_ALL for (int r = 0; r < rows; r++)
+        UNROLL_ALL for (int v = 0; v < width; v++)
             sum[r][v] = _mm256_setzero_si256();
     for (uint32_t outer = 0; outer < p->outer; outer++)
         for (uint32_t inner = 0; inner < p->inner; inner++) {
             const uint8_t *row[MOST_ROWS];
-            UNROLL_8 for (int r = 0; r < rows; r++)
+            UNROLL_ALL for (int r = 0; r < rows; r++)
                 row[r] = p->row[r] + outer * p->outer_step + inner * p->inner_step;
             for (uint32_t done = 0; done < p->steps;) {
                 const uint32_t steps = qxr_min(left, p->steps - done);

@@ -53,7 +53,7 @@ def test_every_tensor_equals_the_reference(name: str, pair: str, tmp_path: Path)
     absorbed = set(absorbed_tensors(loaded))
     for found, missing in zip(runs, (absorbed, set[str]()), strict=True):
         assert {node.name for node in graph.nodes} == set(found) | missing
-        for name, value in found.items():
-            assert np.array_equal(value, expected[name]), name
+        for tensor, value in found.items():
+            assert np.array_equal(value, expected[tensor]), tensor
     assert len(graph.outputs) == (2 if "ssd" in name else 1)
     assert all(expected[output].any() for output in graph.outputs)

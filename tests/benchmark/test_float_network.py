@@ -84,11 +84,12 @@ def test_the_same_seed_gives_the_same_network() -> None:
     assert float_onnx(graph).SerializeToString() != float_onnx(graph, seed=1).SerializeToString()
 
 
-def test_relu_stands_before_a_pool_that_only_quantizers_read() -> None:
+@pytest.mark.parametrize("name", ["pool-max-before", "pool-max-two-readers"])
+def test_relu_stands_before_a_pool_whose_quantizers_stand_on_either_side(name: str) -> None:
     """So that engines fuse it with the convolution, as in float networks."""
-    graph = lowered_case("pool-max-before")[0].graph
+    graph = lowered_case(name)[0].graph
     kinds = [node.op.kind for node in graph.nodes]
-    assert kinds[kinds.index("max_pool") + 1] == "threshold"
+    assert (kinds[kinds.index("max_pool") + 1] == "threshold") == (name == "pool-max-two-readers")
     order = [node.op_type for node in float_onnx(graph).graph.node]
     assert order[order.index("MaxPool") - 1] == "Relu"
     assert order[order.index("MaxPool") + 1] != "Relu"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
@@ -67,6 +68,20 @@ for _kind, _function in POOLS.items():
             lambda m, x: m.q2(m.last(function(m.q(m.bn(m.c(m.s(x))))))), s=stem(rng), c=conv(rng, 6, 6, padding=1),
             bn=batch_norm(rng, 6), q=quantizer(TERNARY, 0.5), last=conv(rng, 6, 4, padding=1), q2=unsigned(2),
         )  # fmt: skip
+
+
+@case("pool-max-two-readers", exact=True)
+def _(rng: np.random.Generator) -> nn.Module:
+    """Two quantizers read the pool, so it stays in front of them."""
+
+    def forward(m: Lambda, x: Tensor) -> Tensor:
+        pooled = F.max_pool2d(m.bn(m.c(m.s(x))), 2)
+        return torch.cat((m.left(m.q(pooled)), m.right(m.r(pooled))), 1)
+
+    return Lambda(
+        forward, s=stem(rng), c=conv(rng, 6, 6, padding=1), bn=batch_norm(rng, 6), q=unsigned(2),
+        r=quantizer(TERNARY, 0.5), left=conv(rng, 6, 4, padding=1), right=conv(rng, 6, 3, padding=1),
+    )  # fmt: skip
 
 
 @case("pool-avg-inside-float", float_layers=1, needs=("factors",))

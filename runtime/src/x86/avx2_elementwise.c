@@ -141,78 +141,61 @@ static void rescale_wide(const qxr_rescale_column *s, const qxr_span *span)
     }
 }
 
-/* The same where the shifted result fits 32 bits: its lower half needs no sign from above, as the shift is below 32,
- * and it is clamped in 32 bits. */
-INLINE void rescale_narrow(const qxr_span *span, size_t from_pitch, size_t to_pitch, const qxr_rescale_column *k,
-                           uint32_t lanes, int is_words)
+/* How eight results are made in 32 bits. WHOLE: without a shift. LOW: the shift is below 32 and the shifted result
+ * fits, so its lower half needs no sign from above. HIGH: with 32 or more the upper half has the sign, and fits. */
+enum { WHOLE, LOW, HIGH };
+
+INLINE __m256i rescaled(const qxr_rescale_column *k, __m256i x, int how)
 {
-    const __m128i shift = _mm_cvtsi32_si128((int32_t)k->shift), rise = _mm_cvtsi32_si128(32 - (int32_t)k->shift);
-    const __m256i lo = _mm256_set1_epi32(k->lo), hi = _mm256_set1_epi32(k->hi);
-    const __m256i m0 = k->multiplier[0], m1 = k->multiplier[1], r0 = k->addend[0], r1 = k->addend[1];
+    const int32_t shift = (int32_t)k->shift;
+    __m256i even, odd;
+    if (how == WHOLE) {
+        const __m256i addend = _mm256_blend_epi32(k->addend[0], _mm256_slli_epi64(k->addend[1], 32), 0xAA);
+        return _mm256_add_epi32(_mm256_mullo_epi32(x, k->multiplier[0]), addend);
+    }
+    even = _mm256_add_epi64(_mm256_mul_epi32(x, k->multiplier[0]), k->addend[0]);
+    odd = _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(x, 32), k->multiplier[1]), k->addend[1]);
+    if (how == HIGH) {
+        const __m256i upper = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
+        return _mm256_sra_epi32(upper, _mm_cvtsi32_si128(shift - 32));
+    }
+    even = _mm256_srl_epi64(even, _mm_cvtsi32_si128(shift));
+    return _mm256_blend_epi32(even, _mm256_sll_epi64(odd, _mm_cvtsi32_si128(32 - shift)), 0xAA);
+}
+
+INLINE void rescale_pixels(const qxr_span *span, size_t from_pitch, size_t to_pitch, const qxr_rescale_column *column,
+                           uint32_t lanes, int how, int is_words)
+{
+    const qxr_rescale_column k = *column; /* what is stored cannot change it */
+    const __m256i lo = _mm256_set1_epi32(k.lo), hi = _mm256_set1_epi32(k.hi);
     const int32_t *from = span->from;
+    const int16_t *words = span->words;
     int32_t *y = span->to;
     const uint32_t pixels = span->pixels;
     UNROLL_4 for (uint32_t p = 0; p < pixels; p++) {
         const size_t at = p * from_pitch;
-        const __m256i x = is_words ? load_words(span->words + at) : load_lanes(from + at, lanes);
-        __m256i even = _mm256_mul_epi32(x, m0), odd = _mm256_mul_epi32(_mm256_srli_epi64(x, 32), m1);
-        even = _mm256_srl_epi64(_mm256_add_epi64(even, r0), shift);
-        odd = _mm256_sll_epi64(_mm256_add_epi64(odd, r1), rise);
-        even = _mm256_blend_epi32(even, odd, 0xAA);
-        store_lanes(y + p * to_pitch, lanes, _mm256_min_epi32(_mm256_max_epi32(even, lo), hi));
-    }
-}
-
-/* Without a shift, in 32 bits. */
-INLINE void rescale_whole(const qxr_span *span, size_t from_pitch, size_t to_pitch, const qxr_rescale_column *k,
-                          uint32_t lanes)
-{
-    const __m256i lo = _mm256_set1_epi32(k->lo), hi = _mm256_set1_epi32(k->hi), m = k->multiplier[0];
-    const __m256i r = _mm256_blend_epi32(k->addend[0], _mm256_slli_epi64(k->addend[1], 32), 0xAA);
-    const int32_t *from = span->from;
-    int32_t *y = span->to;
-    const uint32_t pixels = span->pixels;
-    UNROLL_4 for (uint32_t p = 0; p < pixels; p++) {
-        const __m256i v = _mm256_add_epi32(_mm256_mullo_epi32(load_lanes(from + p * from_pitch, lanes), m), r);
-        store_lanes(y + p * to_pitch, lanes, _mm256_min_epi32(_mm256_max_epi32(v, lo), hi));
-    }
-}
-
-/* The same for shifts of at least 32: the upper half of the sum has its sign, and always fits. */
-INLINE void rescale_high(const qxr_span *span, size_t from_pitch, size_t to_pitch, const qxr_rescale_column *k,
-                         uint32_t lanes)
-{
-    const __m128i shift = _mm_cvtsi32_si128((int32_t)k->shift - 32);
-    const __m256i lo = _mm256_set1_epi32(k->lo), hi = _mm256_set1_epi32(k->hi);
-    const __m256i m0 = k->multiplier[0], m1 = k->multiplier[1], r0 = k->addend[0], r1 = k->addend[1];
-    const int32_t *from = span->from;
-    int32_t *y = span->to;
-    const uint32_t pixels = span->pixels;
-    UNROLL_4 for (uint32_t p = 0; p < pixels; p++) {
-        const __m256i x = load_lanes(from + p * from_pitch, lanes);
-        const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(x, m0), r0);
-        const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(x, 32), m1), r1);
-        const __m256i v = _mm256_sra_epi32(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA), shift);
+        const __m256i v = rescaled(&k, is_words ? load_words(words + at) : load_lanes(from + at, lanes), how);
         store_lanes(y + p * to_pitch, lanes, _mm256_min_epi32(_mm256_max_epi32(v, lo), hi));
     }
 }
 
 void qxr_apply_rescale(const qxr_rescale_column *k, const qxr_span *span)
 {
-    if (k->shift >= 32u && k->lanes == LANES)
-        WITH_PITCH(rescale_high, span, k, LANES);
-    else if (k->shift >= 32u)
-        rescale_high(span, span->from_pitch, span->to_pitch, k, k->lanes);
-    else if (!k->fits)
+    const size_t from = span->from_pitch, to = span->to_pitch;
+    if (k->shift < 32u && !k->fits)
         rescale_wide(k, span);
     else if (span->words)
-        rescale_narrow(span, span->from_pitch, span->to_pitch, k, LANES, 1);
-    else if (k->lanes == LANES && k->shift == 0u)
-        WITH_PITCH(rescale_whole, span, k, LANES);
-    else if (k->lanes == LANES)
-        WITH_PITCH(rescale_narrow, span, k, LANES, 0);
+        rescale_pixels(span, from, to, k, LANES, LOW, 1);
+    else if (k->lanes < LANES && k->shift >= 32u)
+        rescale_pixels(span, from, to, k, k->lanes, HIGH, 0);
+    else if (k->lanes < LANES)
+        rescale_pixels(span, from, to, k, k->lanes, LOW, 0);
+    else if (k->shift >= 32u)
+        WITH_PITCH(rescale_pixels, span, k, LANES, HIGH, 0);
+    else if (k->shift == 0u)
+        WITH_PITCH(rescale_pixels, span, k, LANES, WHOLE, 0);
     else
-        rescale_narrow(span, span->from_pitch, span->to_pitch, k, k->lanes, 0);
+        WITH_PITCH(rescale_pixels, span, k, LANES, LOW, 0);
 }
 
 void qxr_avx2_rescale(const qxr_work *work, const qxr_tile *tile, int32_t *y)

@@ -44,13 +44,15 @@ def staged(directory: str | Path) -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
         _remove_empty(made)
-        if isinstance(error, OSError) and error.errno in FULL:
+        # Writers of single files name the file in the staging directory, which nobody knows.
+        cause = error.__cause__ if isinstance(error, OutputError) else error
+        if isinstance(cause, OSError) and cause.errno in FULL:
             raise OutputError(
                 "the disk is full",
                 where=str(target),
-                got=error.strerror,
+                got=cause.strerror,
                 remedy="free some space, or choose another disk with -o; nothing partial was left behind",
-            ) from error
+            ) from cause
         raise
     staging.rmdir()
 

@@ -20,6 +20,17 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, code: int) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_that_a_writer_has_named_is_named_by_the_directory(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(OutputError, match="the disk is full") as caught, staged(target) as staging:
+        try:
+            raise OSError(errno.ENOSPC, "no room")
+        except OSError as error:
+            raise OutputError("the model cannot be written", where=str(staging / "model.onnx")) from error
+    assert caught.value.where == str(target) and caught.value.got == "no room"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_errors_pass_through(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), staged(tmp_path):
         raise PermissionError(errno.EPERM, "not yours")

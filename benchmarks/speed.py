@@ -29,7 +29,8 @@ from qexport.session import ISA_VARIABLE, available_isas
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- speed: begin, written by make bench -->", "<!-- speed: end -->"
 
-FILES = ("model.qpk", "model.onnx", "model.qdq.onnx")
+FILES = ("model.qpk", "model.onnx", "model.qdq.onnx", "model.qdq8.onnx")
+FORMATS = "onnx,onnx-qdq,onnx-qdq8,qpk"
 PEERS = ("openvino", "onnxruntime", "onnxruntime-fp32", "torch")
 INT8_PEERS = PEERS[:2]
 TITLES = {
@@ -114,7 +115,7 @@ def converted(name: str, folder: Path) -> tuple[str, Path]:
             run_python(__file__, "--seed", name, checkpoint)
         if network.images:
             options += ["--calibration-data", str(data_dir() / network.images)]
-        run_python("-m", "qexport", "convert", checkpoint, "--format", "onnx,onnx-qdq,qpk", *options, "-o", str(output))
+        run_python("-m", "qexport", "convert", checkpoint, "--format", FORMATS, *options, "-o", str(output))
     return network.real_title if is_real(network) else f"{network.title}, seeded", output
 
 
@@ -248,13 +249,15 @@ def thread_table(found: list[Measured]) -> Iterator[str]:
 
 
 def onnx_table(found: list[Measured]) -> Iterator[str]:
-    yield "| network | ORT int8 ms | model.onnx | model.qdq.onnx | model.onnx, x int8 | model.qdq.onnx, x int8 |"
-    yield "|---|---|---|---|---|---|"
+    titles = " | ".join([*FILES[1:], *(f"{file}, x int8" for file in FILES[1:])])
+    yield f"| network | ORT int8 ms | {titles} |"
+    yield "|---" * (2 * len(FILES)) + "|"
     for m in single_images(found):
         times = " | ".join(
             f"{1e3 * engine['processor']:.1f}" for engine in map(m.engine, ("onnxruntime", *FILES[1:])) if engine
         )
-        yield f"| {m.title} | {times} | {m.times(FILES[1], 'onnxruntime')} | {m.times(FILES[2], 'onnxruntime')} |"
+        ratios = " | ".join(m.times(file, "onnxruntime") for file in FILES[1:])
+        yield f"| {m.title} | {times} | {ratios} |"
 
 
 def memory_table(found: list[Measured]) -> Iterator[str]:

@@ -29,7 +29,8 @@ from qexport.cli.progress import StageLine
     default="onnx",
     metavar="F,F",
     show_default=True,
-    help="onnx (integers only), onnx-qdq, qpk (packed bits) and ort (for phones), separated by commas.",
+    help="onnx (integers only), onnx-qdq, onnx-qdq8 (residual sums rounded to bytes, too), qpk (packed bits) and ort "
+    "(for phones), separated by commas.",
 )
 @click.option(
     "--calibration-data",
@@ -47,8 +48,8 @@ from qexport.cli.progress import StageLine
 def convert(checkpoint: str, output: str, **options: Any) -> None:
     """Convert a checkpoint to integer-only artifacts, proven while they are made.
 
-    Writes DIR/model.onnx, DIR/model.qdq.onnx, DIR/model.qpk and DIR/model.ort, as --format says, DIR/report.json, and
-    for a detector DIR/post.onnx; all of them or none.
+    Writes DIR/model.onnx, DIR/model.qdq.onnx, DIR/model.qdq8.onnx, DIR/model.qpk and DIR/model.ort, as --format says,
+    DIR/report.json, and for a detector DIR/post.onnx; all of them or none.
     """
     with StageLine() as stage:
         stage("starting")

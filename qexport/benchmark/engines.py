@@ -72,7 +72,7 @@ def _open_runtime(job: Job, images: dict[str, NDArray]) -> Run:
     return lambda: session.run(None, images)
 
 
-def _onnx_session(job: Job, entries: dict[str, str]) -> Any:
+def _open_onnx(job: Job, images: dict[str, NDArray]) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -81,21 +81,7 @@ def _onnx_session(job: Job, entries: dict[str, str]) -> Any:
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_free_dimension_override_by_name("N", job.batch)
-    for key, value in entries.items():
-        options.add_session_config_entry(key, value)
-    return onnxruntime.InferenceSession(job.path, options, providers=["CPUExecutionProvider"])
-
-
-def _open_onnxruntime(job: Job, images: dict[str, NDArray]) -> Run:
-    session = _onnx_session(job, {})
-    return lambda: session.run(None, images)
-
-
-def _open_own_onnx(job: Job, images: dict[str, NDArray]) -> Run:
-    """As qexport's own sessions open it: a QDQ file is exact on every processor only with this entry."""
-    from qexport.backends.onnx.session import EXACT_PRODUCTS
-
-    session = _onnx_session(job, {EXACT_PRODUCTS: "1"})
+    session = onnxruntime.InferenceSession(job.path, options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, images)
 
 
@@ -147,21 +133,21 @@ ENGINES: dict[str, Engine] = {
         "the ONNX file in ONNX Runtime, exact on every processor",
         "onnxruntime",
         _importing("qexport.backends.onnx.session"),
-        _open_own_onnx,
+        _open_onnx,
         "own",
     ),
     "onnxruntime": Engine(
         "int8 QDQ (uint8 activations, int8 weights per channel) in ONNX Runtime, all optimizations",
         "onnxruntime",
         _importing("onnxruntime"),
-        _open_onnxruntime,
+        _open_onnx,
         "int8",
     ),
     "onnxruntime-fp32": Engine(
         "float32 in ONNX Runtime, all optimizations",
         "onnxruntime",
         _importing("onnxruntime"),
-        _open_onnxruntime,
+        _open_onnx,
         "float32",
     ),
     "openvino": Engine(

@@ -18,6 +18,7 @@ from qexport.backends.onnx.writer import write_onnx
 from qexport.backends.packed import file as packed
 from qexport.backends.packed.writer import to_packed
 from qexport.calibration import Calibration
+from qexport.calibration.statistics import deviations_for, ranges_from_statistics
 from qexport.conversion.build import Built, Progress, build
 from qexport.conversion.calibrate import RangeSource
 from qexport.conversion.output import staged
@@ -30,7 +31,13 @@ from qexport.passes.layers import DEFAULT_ACT_BITS
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-FILE_NAMES = {"onnx": "model.onnx", "onnx-qdq": "model.qdq.onnx", "qpk": "model.qpk", "ort": "model.ort"}
+FILE_NAMES = {
+    "onnx": "model.onnx",
+    "onnx-qdq": "model.qdq.onnx",
+    "onnx-qdq8": "model.qdq8.onnx",
+    "qpk": "model.qpk",
+    "ort": "model.ort",
+}
 """Formats and the file each is written to."""
 
 INTEGER_FORMATS = ("onnx", "qpk", "ort")
@@ -39,6 +46,9 @@ MOBILE_NOTE = "model.ort: ONNX Runtime unpacks weights of few bits to bytes in i
 POST_PROCESS = "post"
 POST_PROCESS_NAME = "post.onnx"
 """A detector's integer heads go through it; docs/detection.md."""
+
+SUM_BITS = 8
+"""Bits of residual sums in the QDQ file, where it holds them as bytes."""
 
 REPORT_NAME = "report.json"
 DEFAULT_OPSET = 25
@@ -86,12 +96,14 @@ def convert(
 
     Args:
         checkpoint: file with a network trained with soft quantizers.
-        output: directory for model.onnx, model.qdq.onnx, model.qpk, model.ort with required_operators.config, and
-            report.json; of a detector with an integer format also for post.onnx, and post.ort beside model.ort.
+        output: directory for model.onnx, model.qdq.onnx, model.qdq8.onnx, model.qpk, model.ort with
+            required_operators.config, and report.json; of a detector with an integer format also for post.onnx, and
+            post.ort beside model.ort.
         bits: what weights and activations were trained for; weight_bits and act_bits replace it for one of them.
             Activations that training left float get act_bits, or 8: `bits` says nothing about them.
-        formats: any of "onnx" (integers only), "onnx-qdq", "qpk" (packed bits, for the runtime of this project) and
-            "ort" (the integer ONNX for mobile builds of ONNX Runtime).
+        formats: any of "onnx" (integers only), "onnx-qdq", "onnx-qdq8" (residual sums rounded to bytes, too), "qpk"
+            (packed bits, for the runtime of this project) and "ort" (the integer ONNX for mobile builds of ONNX
+            Runtime).
         calibration: what `calibrate` returned for this checkpoint, or its file; act_bits are then those of the file.
         calibration_data: image folder, npz or npy, or whatever else `calibrate` takes, for activations that training
             left float; without it and without `calibration` their ranges come from batch-norm statistics. With
@@ -197,8 +209,9 @@ def _write(built: Built, name: str, opset: int, folder: Path, post: ModelProto |
     if name == "qpk":
         kept = {key: value for key, value in props.items() if key not in RECORDED_KEYS}
         return Written(packed.weight_bytes(packed.write_packed(to_packed(built.graph, metadata=kept), path)), [])
-    if name == "onnx-qdq":
-        model = to_qdq(built.lowered.real, metadata=props, opset=opset)
+    if name in ("onnx-qdq", "onnx-qdq8"):
+        real, ranges = built.lowered.real, _sum_ranges(built)
+        model = to_qdq(real, metadata=props, opset=opset, ranges=ranges, fuse_all=name == "onnx-qdq8")
     else:
         model = to_onnx(built.graph, metadata=props, opset=opset)
     if name == "ort":
@@ -207,3 +220,11 @@ def _write(built: Built, name: str, opset: int, folder: Path, post: ModelProto |
     write_onnx(model, path)
     notes = [prop.value for prop in model.metadata_props if prop.key == QDQ_NOTES_KEY]
     return Written(weight_bytes(model), [note for text in notes for note in text.splitlines()])
+
+
+def _sum_ranges(built: Built) -> dict[str, tuple[float, float]]:
+    """What residual sums and their operands hardly ever leave: measured, else as batch norm has it."""
+    captured = built.captured
+    return built.settings.stream_ranges or ranges_from_statistics(
+        captured.graph, captured.statistics, deviations_for(SUM_BITS)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
@@ -25,12 +26,15 @@ class BorderBias(Op):
         values: [C, R, S], int64 in the integer domain, float64 in the real one.
         rows: int64 [H], class of each row, 0 .. R-1.
         cols: int64 [W], class of each column, 0 .. S-1.
+        padding: in the real domain, what zeros around the convolution's input would have to be for no bias to be
+            needed, in integer steps of that input, one per input channel; empty where it is not known.
     """
 
     kind: ClassVar[str] = "border_bias"
     values: NDArray
     rows: NDArray[np.int64]
     cols: NDArray[np.int64]
+    padding: tuple[Fraction, ...] = ()
 
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs

@@ -244,7 +244,8 @@ def _border(
             sums = _offset_sums(op.weight.array, offset, row[:, None] & col[None, :]) - inside
             steps = [Fraction(round(v * fraction), fraction) for v in sums]
             values[:, r, s] = [float(v * k) for v, k in zip(steps, scale, strict=True)]
-    return BorderBias(values, rows.reshape(-1).astype(np.int64), cols.reshape(-1).astype(np.int64))
+    classes = (rows.reshape(-1).astype(np.int64), cols.reshape(-1).astype(np.int64))
+    return BorderBias(values, *classes, padding=tuple(-v for v in offset))
 
 
 def _border_bits(y: TensorType, scale: Rationals) -> int:

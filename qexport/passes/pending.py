@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qexport.ops import Affine, Clip, Op, PRelu
+from qexport.ops.base import rounded
 
 Rationals = NDArray[np.object_]
 """Object array [C] of Fractions."""
@@ -70,19 +72,25 @@ class Pending:
             v = apply_exact(op, channel, v)
         return v
 
+    @cached_property
+    def _floats(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Gain and bias [C], rounded once: they are asked for at every step of a bisection."""
+        return rounded(self.gain), rounded(self.bias)
+
     def float_values(self, integers: NDArray, channels: slice = slice(None)) -> NDArray[np.float64]:
         """float64 approximation of `value` for integers [C, ...] of the given channels."""
         trailing = (1,) * (integers.ndim - 1)
 
-        def column(values: Rationals | tuple[Fraction, ...]) -> NDArray[np.float64]:
-            return np.array([float(v) for v in values[channels]]).reshape(-1, *trailing)
+        def column(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            return values[channels].reshape(-1, *trailing)
 
-        v = integers * column(self.gain) + column(self.bias)
+        gain, bias = self._floats
+        v = integers * column(gain) + column(bias)
         for op in self.chain:
             if isinstance(op, Affine):
-                v = v * column(op.gain) + column(op.bias)
+                v = v * column(rounded(op.gain)) + column(rounded(op.bias))
             elif isinstance(op, PRelu):
-                v = np.where(v >= 0, v, v * column(op.slope))
+                v = np.where(v >= 0, v, v * column(rounded(op.slope)))
             else:
                 v = op.evaluate(v)
         return v

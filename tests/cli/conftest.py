@@ -37,9 +37,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def conversion(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """Output directory and result of a conversion to both formats."""
+    """Output directory and result of a conversion to all ONNX formats."""
     output = tmp_path_factory.mktemp("conversion") / "out"
-    return output, invoke("convert", checkpoint, "--bits", 2, "--format", "onnx,onnx-qdq", "-o", output)
+    return output, invoke("convert", checkpoint, "--bits", 2, "--format", "onnx,onnx-qdq,onnx-qdq8", "-o", output)
 
 
 @pytest.fixture(scope="session")

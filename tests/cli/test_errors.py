@@ -115,7 +115,7 @@ CONVERSIONS: dict[str, tuple[Callable[[Path], tuple[object, ...]], tuple[str, ..
     "empty_data_set": (empty_data_set, ("images.npz: there are no images",)),
     "unknown_format": (
         lambda root: plain(root, "--format", "onnx,tflite"),
-        ("--format: unknown format", "tflite", "expected: onnx, onnx-qdq, qpk, ort"),
+        ("--format: unknown format", "tflite", "expected: onnx, onnx-qdq, onnx-qdq8, qpk, ort"),
     ),
     "edge_bits": (
         lambda root: plain(root, "--edge-bits", 40),

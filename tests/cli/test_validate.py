@@ -19,19 +19,19 @@ from qexport.cli.json_text import json_text
 from qexport.models.quantizers import set_soft
 
 Run = Callable[..., Result]
-ONNX, QDQ = "model.onnx", "model.qdq.onnx"
+ONNX, QDQ, QDQ8 = "model.onnx", "model.qdq.onnx", "model.qdq8.onnx"
 
 
 def test_pass(qexport: Run, converted: Path, checkpoint: Path, images: Path, tmp_path: Path) -> None:
     json_file = tmp_path / "deep" / "result.json"
     arguments = ["--checkpoint", checkpoint, "--data", images, "--max-drop", 100, "--json", json_file]
-    result = qexport("validate", converted / ONNX, converted / QDQ, *arguments)
+    result = qexport("validate", converted / ONNX, converted / QDQ, converted / QDQ8, *arguments)
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert lines[-1].startswith("PASS: ") and lines[-1].endswith("0 unexplained.")
     report = json.loads(json_file.read_text())
     assert report["passed"] and report["images"] == 20 and report["unexplained"] == 0
-    levels = ["float", "frozen", "edge-quantized", "integer", ONNX, QDQ]
+    levels = ["float", "frozen", "edge-quantized", "integer", ONNX, QDQ, QDQ8]
     assert [level["name"] for level in report["levels"]] == levels
     for level in report["levels"]:
         row = next(line for line in lines if line.split()[:1] == [level["name"]])

@@ -19,7 +19,8 @@ from qexport.backends.onnx.integer import FORMAT_KEY, MAX_OPSET, assemble, check
 from qexport.backends.onnx.movement import emit_slice, lower_reshape, lower_transpose
 from qexport.backends.onnx.qdq_layers import emit_layer
 from qexport.backends.onnx.qdq_state import BYTE_MAX, Coded, State
-from qexport.backends.onnx.qdq_steps import emit_step, max_pooled
+from qexport.backends.onnx.qdq_steps import emit_step, max_pooled, saturated
+from qexport.backends.onnx.qdq_sums import byte_sums
 from qexport.errors import UnsupportedOperatorError
 from qexport.ir import Graph, Node
 from qexport.ops import (
@@ -42,7 +43,14 @@ QDQ_NOTES_KEY = "qexport.qdq_notes"
 """metadata_props key of the notes, one a line; present also where there are none."""
 
 
-def to_qdq(real_graph: Graph, *, metadata: Mapping[str, str], opset: int = MAX_OPSET) -> onnx.ModelProto:
+def to_qdq(
+    real_graph: Graph,
+    *,
+    metadata: Mapping[str, str],
+    opset: int = MAX_OPSET,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    fuse_all: bool = False,
+) -> onnx.ModelProto:
     """Write a quantized real graph as a QDQ model.
 
     The input is the uint8 image, the outputs are float32 of the graph's names. Real tensors that a value of the
@@ -52,13 +60,19 @@ def to_qdq(real_graph: Graph, *, metadata: Mapping[str, str], opset: int = MAX_O
         real_graph: what `quantize_layers` returns.
         metadata: strings for metadata_props; the keys of the backends are added.
         opset: version of the default operator set, 18 to 25.
+        ranges: (lo, hi) of real tensors that residual sums and their operands hardly ever leave; what is missing counts
+            as the whole proven range.
+        fuse_all: round residual sums to bytes, and what stands around the image to whole pixels, so that ONNX Runtime
+            fuses every convolution of a network of few bits: the format "onnx-qdq8". Without it both are exact, or
+            float (qdq_sums.py).
 
     Raises:
         OptionError: the opset is not supported.
         UnsupportedOperatorError: an op of the graph has no QDQ form.
     """
     check_opset(opset)
-    s = State(Emitter(real_graph, opset), real_graph.consumers())
+    sums = byte_sums(real_graph, ranges or {}, rounded=fuse_all)
+    s = State(Emitter(real_graph, opset), real_graph.consumers(), dict(sums.rounded), sums.choices, fuse_all)
     for name in real_graph.inputs:
         s.e.declare(name, UINT8)
         s.coded[name] = Coded(name, Fraction(1), 0, BYTE_MAX)
@@ -69,7 +83,7 @@ def to_qdq(real_graph: Graph, *, metadata: Mapping[str, str], opset: int = MAX_O
         if node.op.kind not in EMITTERS:
             raise UnsupportedOperatorError("no QDQ form", where=node.name, got=node.op.kind)
         EMITTERS[node.op.kind](s, node, node.op)
-    notes = {FORMAT_KEY: "onnx-qdq", QDQ_NOTES_KEY: "\n".join(s.notes)}
+    notes = {FORMAT_KEY: "onnx-qdq8" if fuse_all else "onnx-qdq", QDQ_NOTES_KEY: "\n".join(s.notes)}
     return assemble(s.e, {**metadata, **notes}, s.carried)
 
 
@@ -89,6 +103,16 @@ def _emit_affine(s: State, node: Node, op: Affine) -> None:
 
 
 def _emit_clip(s: State, node: Node, op: Clip) -> None:
+    """On bytes where its bounds are bytes; what cuts nothing off leaves no trace."""
+    coded = s.coded.get(node.inputs[0])
+    if coded is not None:
+        low, top = (_byte(coded, bound, end) for bound, end in ((op.lo, 0), (op.hi, coded.top)))
+        if (low, top) == (0, coded.top) and node.name not in s.graph.outputs:
+            s.coded[node.name] = coded
+            return
+        if low is not None and top is not None:
+            s.finish_coded(node.name, replace(coded, value=saturated(s, coded.value, low, top), top=top))
+            return
     value = s.real(node.inputs[0])
     if op.hi is None and op.lo == 0:
         value = s.e.node("Relu", [value], "relu")
@@ -98,6 +122,16 @@ def _emit_clip(s: State, node: Node, op: Clip) -> None:
     s.finish_float(node.name, value)
 
 
+def _byte(coded: Coded, bound: Fraction | int | None, end: int) -> int | None:
+    """The byte of a bound, `end` where there is no bound among the bytes, None where it lies between two."""
+    if bound is None:
+        return end
+    byte = Fraction(bound) / coded.scale + coded.zero_point
+    if not 0 <= byte <= coded.top:
+        return end if (byte < 0) == (end == 0) else None
+    return int(byte) if byte.denominator == 1 else None
+
+
 def _emit_prelu(s: State, node: Node, op: PRelu) -> None:
     rank = len(s.graph.types[node.name].shape)
     slope = s.float_constant([float(v) for v in op.slope], rank)
@@ -105,7 +139,12 @@ def _emit_prelu(s: State, node: Node, op: PRelu) -> None:
 
 
 def _emit_add(s: State, node: Node, op: Add) -> None:
-    s.finish_float(node.name, s.e.node("Add", [s.real(tensor) for tensor in node.inputs], "sum"))
+    total, chosen = s.e.node("Add", [s.real(tensor) for tensor in node.inputs], "sum"), s.formats.get(node.name)
+    if chosen is None:
+        s.finish_float(node.name, total)
+        return
+    coded = chosen.holding(total)
+    s.finish_coded(node.name, replace(coded, value=s.quantized(total, coded)))
 
 
 def _emit_border_bias(s: State, node: Node, op: BorderBias) -> None:
@@ -117,7 +156,10 @@ def _emit_border_bias(s: State, node: Node, op: BorderBias) -> None:
 
 
 def _emit_avg_pool(s: State, node: Node, op: AvgPool) -> None:
-    """The mean over all of a window; where it counts fewer pixels, times area / pixels by rows and columns."""
+    """The mean over all of a window; where it counts fewer pixels, times area / pixels by rows and columns.
+
+    Bytes whose sum is a byte stay bytes, in units of 1 / area.
+    """
     pads = [before for before, _ in op.pads] + [after for _, after in op.pads]
     settings: dict[str, Any] = {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads, "count_include_pad": 1}
     value = s.e.node("AveragePool", [s.real(node.inputs[0])], "mean", **settings)
@@ -125,7 +167,12 @@ def _emit_avg_pool(s: State, node: Node, op: AvgPool) -> None:
         share = (op.kernel[axis] / np.array(divisors)).astype(FLOAT)
         if np.any(share != 1):
             value = s.e.node("Mul", [value, s.e.constant(share.reshape(-1, 1) if axis == 0 else share)], "mean")
-    s.finish_float(node.name, value)
+    coded, area = s.coded.get(node.inputs[0]), op.kernel[0] * op.kernel[1]
+    if coded is None or op.divisors is not None or area * coded.top > BYTE_MAX:
+        s.finish_float(node.name, value)
+        return
+    total = Coded(value, coded.scale / area, coded.zero_point * area, coded.top * area)
+    s.finish_coded(node.name, replace(total, value=s.quantized(value, total)))
 
 
 def _emit_max_pool(s: State, node: Node, op: MaxPool) -> None:

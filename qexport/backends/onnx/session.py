@@ -17,10 +17,6 @@ from qexport.errors import ArtifactError, DataError
 
 _ERRORS_ONLY = 3
 
-EXACT_PRODUCTS = "session.x64quantprecision"
-"""Session option that keeps fused QDQ layers exact on x86 processors without VNNI, whose kernels for uint8 x int8 add
-two products in a saturating int16: weights are then taken as uint8. No effect elsewhere, nor on integer models."""
-
 
 def open_session(
     model: onnx.ModelProto | bytes, *, optimized: bool = True, threads: int = 0, name: str | None = None
@@ -39,7 +35,6 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads
-    options.add_session_config_entry(EXACT_PRODUCTS, "1")
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     data = model if isinstance(model, bytes) else model.SerializeToString()

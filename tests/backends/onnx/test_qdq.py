@@ -79,9 +79,8 @@ FUNCTIONS = {
 FUSED = {"binary", "signs", "ternary", "uniform2", "shifted2", "uniform4", "calibrated8", "calibrated_signed"}
 """Functions that QLinearConv can compute."""
 
-WINDOWED = {"uneven_thresholds": 1, "uneven_levels": 2, "odd_levels": 2}
-"""Functions that compare the byte QLinearConv gives, and in how many layers: where the thresholds lie within 254
-accumulators. Those of the stem do where ReLU leaves only one that not every sum takes."""
+COMPARED = {"uneven_thresholds", "uneven_levels", "odd_levels"}
+"""Functions that compare the byte QLinearConv gives."""
 
 
 def network(rng: np.random.Generator, function: Step, levels: tuple[int, ...] = (-1, 0, 1)) -> Graph:
@@ -144,12 +143,12 @@ def test_step_functions(rng, tmp_path, name):
     share = 0.95 if name.startswith("calibrated") else 0.999
     model = check_agrees(network(rng, FUNCTIONS[name]), images(rng), share=share)
     fused = optimized_ops(model, tmp_path).count("QLinearConv")
-    assert fused == (2 if name in FUSED else WINDOWED.get(name, 0))
+    assert fused == (2 if name in FUSED | COMPARED else 0)
     if name in FUSED - {"uniform4", "calibrated8", "calibrated_signed"}:
         assert qdq_notes(model) == []
     elif name not in FUSED:
         assert any("step0" in note for note in qdq_notes(model))
-    assert any("step1" in note and "byte comparisons" in note for note in qdq_notes(model)) == (name in WINDOWED)
+    assert any("step1" in note and "byte comparisons" in note for note in qdq_notes(model)) == (name in COMPARED)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +271,7 @@ def test_carried_tensors_and_determinism(rng):
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
     props = {p.key: p.value for p in first.metadata_props}
     assert props["qexport.format"] == "onnx-qdq" and props["k"] == "v"
-    assert json.loads(props[TENSORS_KEY]) == ["image", "step0", "step1", "mean", "flat", "logits"]
+    assert json.loads(props[TENSORS_KEY]) == ["image", "step0", "step1", "flat", "logits"]
 
 
 def test_unsupported_opset(rng):

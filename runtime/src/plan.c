@@ -50,7 +50,7 @@ enum {
     CHANNEL_UNIT = 16,
     BLOCK_UNIT = 128,                /* channels of the widest block of weights */
     FAR_WEIGHTS = 400 << 10,         /* bytes of weights that leave no room for others in a core's cache */
-    LEAST_PRODUCTS = 1 << 18,        /* multiplications that are worth waking a thread */
+    LEAST_PRODUCTS = 1 << 17,        /* multiplications that are worth waking a thread */
     PRODUCTS_OF_OTHERS = 16          /* an operator without weights, in multiplications of one element */
 };
 
@@ -74,19 +74,24 @@ void qxr_tile_shape(const qxr_isa *isa, const qxr_tensor *tensor, size_t weights
     *channels = m;
 }
 
-qxr_shares qxr_share(const qxr_tensor *tensor, size_t weights, uint32_t products, uint32_t threads)
+qxr_shares qxr_share(const qxr_tensor *tensor, size_t weights, uint32_t products, uint32_t tile, uint32_t threads)
 {
-    const uint32_t channels = tensor->extent[0], pixels = qxr_pixels(tensor);
+    const uint32_t channels = tensor->extent[0], pixels = qxr_pixels(tensor), width = tensor->extent[2];
     const uint64_t work = (uint64_t)qxr_elements(tensor) * (products ? products : PRODUCTS_OF_OTHERS);
     const int wide = channels / BLOCK_UNIT >= threads;
-    qxr_shares s = {threads, PIXEL_UNIT, 0};
+    qxr_shares s = {threads, threads, PIXEL_UNIT, 0};
     if ((weights > FAR_WEIGHTS && wide) || pixels / PIXEL_UNIT < threads) {
         s.by_channel = 1;
         s.unit = wide ? BLOCK_UNIT : CHANNEL_UNIT;
+    } else {
+        s.count *= ((pixels - 1u) / threads) / tile + 1u;
+        if (pixels / width >= s.count)
+            s.unit = width;
     }
     s.count = qxr_min(s.count, ((s.by_channel ? channels : pixels) - 1u) / s.unit + 1u);
-    if (work < (uint64_t)LEAST_PRODUCTS * s.count)
-        s.count = 1;
+    s.threads = qxr_min(s.threads, s.count);
+    if (work < (uint64_t)LEAST_PRODUCTS * s.threads)
+        s.threads = 1;
     return s;
 }
 

@@ -20,14 +20,15 @@ size_t qxr_scratch_end(const qxr_model *model, const qxr_scratch *scratch, uint3
 void qxr_tile_shape(const qxr_isa *isa, const qxr_tensor *tensor, size_t weights, uint32_t *pixels, uint32_t *channels);
 
 /* How the threads share a tensor: parts of equal size along its pixels or its channels, in whole units but for the
- * last. */
+ * last. A part of its pixels is at most a tile wide; each thread takes the next one when it is done, so that one that is
+ * slower, or disturbed, takes fewer. */
 typedef struct qxr_shares {
-    uint32_t count, unit;
+    uint32_t threads, count, unit;
     int by_channel;
 } qxr_shares;
 
-/* `products`: multiplications of one element; what is little work stays with one thread. */
-qxr_shares qxr_share(const qxr_tensor *tensor, size_t weights, uint32_t products, uint32_t threads);
+/* `products`: multiplications of one element; what is little work stays with one thread. `tile`: pixels of a tile. */
+qxr_shares qxr_share(const qxr_tensor *tensor, size_t weights, uint32_t products, uint32_t tile, uint32_t threads);
 
 /* First of `all` pixels or channels of part i; part `count` begins behind the last. */
 static inline uint32_t qxr_share_begin(const qxr_shares *s, uint32_t all, uint32_t i)

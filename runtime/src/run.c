@@ -1,6 +1,21 @@
 /* The executor: inputs into the arena, group after group, outputs out of it (docs/packed-format.md, section 6). */
 #include "plan.h"
 
+#ifndef __STDC_NO_ATOMICS__
+#include <stdatomic.h>
+#endif
+
+/* A processor that cannot count without a library has no second thread for us either. */
+#if !defined(__STDC_NO_ATOMICS__) && ATOMIC_INT_LOCK_FREE == 2
+typedef atomic_uint qxr_counter;
+static uint32_t take_next(qxr_counter *next) { return atomic_fetch_add_explicit(next, 1u, memory_order_relaxed); }
+enum { CAN_SHARE = 1 };
+#else
+typedef uint32_t qxr_counter;
+static uint32_t take_next(qxr_counter *next) { return (*next)++; }
+enum { CAN_SHARE = 0 };
+#endif
+
 /* One group of operators, as the threads share it. */
 typedef struct qxr_group {
     const qxr_model *model;
@@ -11,6 +26,7 @@ typedef struct qxr_group {
     uint32_t first, end;  /* operators */
     uint32_t pixels, channels, tile_pixels, tile_channels;
     qxr_shares shares;
+    qxr_counter next;     /* first part nobody has taken */
     const qxr_conv *conv; /* of the first operator, or null */
     const qxr_conv_kernel *kernel;
     const uint8_t *packed;
@@ -96,24 +112,51 @@ static void run_tile(const qxr_group *group, uint8_t *scratch, const qxr_tile *t
         run_op(group, k, scratch, tile);
 }
 
-/* Work of one thread: its share, tile by tile; all pixels of some channels before other channels. */
-static void run_share(void *argument, uint32_t task)
+/* A block of the tensor, tile by tile; all pixels of some channels before other channels. */
+static void run_block(const qxr_group *group, uint8_t *scratch, const qxr_tile *block)
 {
-    const qxr_group *group = argument;
-    const qxr_shares *shares = &group->shares;
-    const uint32_t all = shares->by_channel ? group->channels : group->pixels;
-    const uint32_t begin = qxr_share_begin(shares, all, task), end = qxr_share_begin(shares, all, task + 1u);
-    const uint32_t first_pixel = shares->by_channel ? 0u : begin, last_pixel = shares->by_channel ? group->pixels : end;
-    const uint32_t first_channel = shares->by_channel ? begin : 0u;
-    const uint32_t last_channel = shares->by_channel ? end : group->channels;
-    uint8_t *scratch = group->scratch + task * group->sizes->bytes;
+    const uint32_t last_channel = block->channel + block->channels, last_pixel = block->pixel + block->pixels;
     qxr_tile tile;
-    for (tile.channel = first_channel; tile.channel < last_channel; tile.channel += tile.channels) {
+    for (tile.channel = block->channel; tile.channel < last_channel; tile.channel += tile.channels) {
         tile.channels = qxr_min(group->tile_channels, last_channel - tile.channel);
-        for (tile.pixel = first_pixel; tile.pixel < last_pixel; tile.pixel += tile.pixels) {
+        for (tile.pixel = block->pixel; tile.pixel < last_pixel; tile.pixel += tile.pixels) {
             tile.pixels = qxr_min(group->tile_pixels, last_pixel - tile.pixel);
             run_tile(group, scratch, &tile);
         }
+    }
+}
+
+/* Part i: some channels of all pixels, or some pixels of the channels of one tile, whose parts all come before those of
+ * the next. */
+static qxr_tile part_of(const qxr_group *group, uint32_t i)
+{
+    const qxr_shares *shares = &group->shares;
+    qxr_tile part = {0, group->pixels, 0, group->channels};
+    if (shares->by_channel) {
+        part.channel = qxr_share_begin(shares, group->channels, i);
+        part.channels = qxr_share_begin(shares, group->channels, i + 1u) - part.channel;
+    } else {
+        const uint32_t at = i % shares->count;
+        part.channel = i / shares->count * group->tile_channels;
+        part.channels = qxr_min(group->tile_channels, group->channels - part.channel);
+        part.pixel = qxr_share_begin(shares, group->pixels, at);
+        part.pixels = qxr_share_begin(shares, group->pixels, at + 1u) - part.pixel;
+    }
+    return part;
+}
+
+/* Work of one thread: parts that nobody has taken. */
+static void run_parts(void *argument, uint32_t task)
+{
+    qxr_group *group = argument;
+    const uint32_t blocks = group->shares.by_channel ? 1u : (group->channels - 1u) / group->tile_channels + 1u;
+    uint8_t *scratch = group->scratch + task * group->sizes->bytes;
+    for (;;) {
+        const uint32_t i = take_next(&group->next);
+        if (i >= group->shares.count * blocks)
+            return;
+        const qxr_tile part = part_of(group, i);
+        run_block(group, scratch, &part);
     }
 }
 
@@ -124,11 +167,14 @@ static void run_group(qxr_group *group, uint32_t threads)
     group->channels = out->extent[0];
     group->pixels = qxr_pixels(out);
     qxr_tile_shape(group->isa, out, weights, &group->tile_pixels, &group->tile_channels);
-    group->shares = qxr_share(out, weights, group->conv ? group->conv->row : 0u, threads);
-    if (group->shares.count > 1u)
-        group->host->parallel(group->host->context, group->shares.count, run_share, group);
-    else
-        run_share(group, 0);
+    group->shares = qxr_share(out, weights, group->conv ? group->conv->row : 0u, group->tile_pixels, threads);
+    if (group->shares.threads > 1u) {
+        group->next = 0u;
+        group->host->parallel(group->host->context, group->shares.threads, run_parts, group);
+    } else {
+        const qxr_tile whole = {0, group->pixels, 0, group->channels};
+        run_block(group, group->scratch, &whole);
+    }
 }
 
 static void report(const qxr_host *host, uint32_t first, uint32_t end)
@@ -215,7 +261,7 @@ static int any_null(const void *const *pointers, uint32_t count)
 qxr_status qxr_run(const qxr_model *model, void *arena, size_t arena_size, const uint8_t *const inputs[],
                    int32_t *const outputs[], const qxr_host *host)
 {
-    const uint32_t threads = host && host->parallel && host->threads ? host->threads : 1u;
+    const uint32_t threads = CAN_SHARE && host && host->parallel && host->threads ? host->threads : 1u;
     const qxr_header *header;
     qxr_scratch sizes;
     qxr_group group = {0};

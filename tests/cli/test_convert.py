@@ -19,7 +19,12 @@ Run = Callable[..., Result]
 def test_files_and_table(conversion: tuple[Path, Result]) -> None:
     output, result = conversion
     assert (result.exit_code, result.stderr) == (0, "")
-    assert sorted(p.name for p in output.iterdir()) == ["model.onnx", "model.qdq.onnx", "model.qdq8.onnx", "report.json"]
+    assert sorted(p.name for p in output.iterdir()) == [
+        "model.onnx",
+        "model.qdq.onnx",
+        "model.qdq8.onnx",
+        "report.json",
+    ]
     report = json.loads((output / "report.json").read_text())
     rows = [line.split() for line in result.stdout.splitlines()]
     for layer in report["layers"]:

@@ -36,9 +36,6 @@ from qexport.ops import Affine, BorderBias, Clip, Conv2d, Linear, MaxPool, Step,
 from qexport.passes.pending import Pending, Rationals, rationals
 from qexport.stepfunction import StepFunction
 
-PACKED_BITS = 4
-"""Weights of so many bits are stored packed, whatever their levels."""
-
 INT8_MAX = 127
 
 FORMATS_COMPARED = 2
@@ -129,18 +126,8 @@ def _finer(weight: Weight, x: Coded) -> int:
     """What weights of few bits can be multiplied by: they stay int8, pairs of products int16, sums half of int32."""
     levels = weight.level_set or (int(weight.array.min()), int(weight.array.max()))
     peak = max(abs(level) for level in levels)
-    if peak == 0 or max(levels) - min(levels) >= 1 << PACKED_BITS:
-        return 1
     reach = peak * x.top * weight.array[0].size
-    return max(1, min(INT8_MAX // peak, PAIR_MAX // (2 * peak * x.top or 1), INT32_MAX // (2 * reach or 1)))
-
-
-def _times(weight: Weight, factor: int) -> Weight:
-    """Every level times a factor; they stay a set of few, which is stored in as few bits."""
-    if factor == 1:
-        return weight
-    levels = weight.level_set or range(int(weight.array.min()), int(weight.array.max()) + 1)
-    return replace(weight, array=weight.array * factor, level_set=tuple(level * factor for level in levels))
+    return max(1, min(INT8_MAX // (peak or 1), PAIR_MAX // (2 * peak * x.top or 1), INT32_MAX // (2 * reach or 1)))
 
 
 def _emit_codes(s: State, layer: Layer) -> bool:
@@ -233,14 +220,14 @@ def _rounded(pending: Pending, chosen: ByteFormat, finer: int) -> Requantization
 
 def _quantized(s: State, layer: Layer, bias: NDArray[np.int64], multiplier: NDArray[np.floating]) -> str:
     """The bytes of a layer, around whose input stands what its padding says."""
-    op = replace(layer.op, weight=_times(layer.op.weight, layer.finer))
+    op = layer.op
     if not layer.padding:
-        return quantized_product(s, op, layer.x, bias, multiplier)
+        return quantized_product(s, op, layer.x, bias, multiplier, layer.finer)
     assert isinstance(op, Conv2d)
     s.absorbed.add(layer.last.name)
     s.note(layer.node.name, f"padded with whole pixels {', '.join(map(str, layer.padding))}")
     x = replace(layer.x, value=_padded(s, op, layer))
-    return quantized_product(s, replace(op, pads=((0, 0), (0, 0))), x, bias, multiplier)
+    return quantized_product(s, replace(op, pads=((0, 0), (0, 0))), x, bias, multiplier, layer.finer)
 
 
 def _padded(s: State, op: Conv2d, layer: Layer) -> str:

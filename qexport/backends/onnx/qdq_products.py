@@ -37,16 +37,17 @@ def is_int8(weight: Weight) -> bool:
 
 
 def quantized_product(
-    s: State, op: Conv2d | Linear, x: Coded, bias: NDArray[np.int64], multiplier: NDArray[np.floating]
+    s: State, op: Conv2d | Linear, x: Coded, bias: NDArray[np.int64], multiplier: NDArray[np.floating], finer: int
 ) -> str:
-    """The layer as DequantizeLinear, Conv, QuantizeLinear: bytes clip(round(multiplier * (acc + bias)), 0, 255).
+    """DequantizeLinear, Conv, QuantizeLinear: bytes clip(round(multiplier * (finer * acc + bias)), 0, 255).
 
     Args:
         op: layer with int8 weights.
         x: its input.
         bias, multiplier: [O].
+        finer: what the weights are multiplied by, within int8.
     """
-    real_weight = _dequantized_weight(s, op.weight, multiplier / float(x.scale), x)
+    real_weight = _dequantized_weight(s, op.weight, multiplier / float(x.scale), x, finer)
     inputs = [s.e.initializer("bias", bias.astype(np.int32)), s.e.initializer("bias_scale", _float(multiplier))]
     real_bias = s.e.node("DequantizeLinear", inputs, "bias", FLOAT, axis=0)
     value = _product(s, op, s.dequantized(x), real_weight, real_bias)
@@ -94,7 +95,7 @@ def _real_weight(weight: Weight, scale: Rationals | None) -> NDArray[np.floating
     return weight.array * np.array([float(v) for v in scale]).reshape(-1, *(1,) * (weight.array.ndim - 1))
 
 
-def _dequantized_weight(s: State, weight: Weight, scale: NDArray[np.floating], x: Coded | None) -> str:
+def _dequantized_weight(s: State, weight: Weight, scale: NDArray[np.floating], x: Coded | None, finer: int = 1) -> str:
     """Packed levels -> int8 -> DequantizeLinear per output channel; a negative scale turns the channel round.
 
     Levels whose products with two bytes may leave int16 are stored as uint8, so that the file is exact on every
@@ -103,7 +104,10 @@ def _dequantized_weight(s: State, weight: Weight, scale: NDArray[np.floating], x
     levels = Levels(weight.array.astype(np.int64), weight.level_set)
     if x is not None and 2 * x.top * max(abs(levels.lo), abs(levels.hi)) > PAIR_MAX:
         return _scaled(s, emit_levels(s.e, levels.plus(UINT8_ZERO), UINT8), scale, UINT8_ZERO)
-    return _scaled(s, emit_levels(s.e, levels, INT8), scale)
+    value = emit_levels(s.e, levels, INT8)
+    if finer > 1:
+        value = s.e.node("Mul", [value, s.e.constant(np.array(finer, INT8))], "finer")
+    return _scaled(s, value, scale)
 
 
 def _scaled(s: State, levels: str, scale: NDArray[np.floating], zero: int = 0) -> str:

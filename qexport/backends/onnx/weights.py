@@ -66,18 +66,22 @@ class Coding:
 def code_levels(levels: Levels) -> Coding:
     """The cheapest coding whose width is that of the level set.
 
-    Codes are offsets from the smallest level, in units of their common divisor, where that needs no wider storage (so
-    [-4,-2,-1,0,1,2,4] needs no table in its 4-bit field), else positions in the level set.
+    Codes are offsets from the smallest level where that needs no wider storage (so [-4,-2,-1,0,1,2,4] needs no
+    table in its 4-bit field), else positions in the level set.
     """
+    span = levels.hi - levels.lo
+    offset_bits = max(1, span.bit_length())
     if levels.allowed is None:
-        return Coding(levels.array - levels.lo, max(1, (levels.hi - levels.lo).bit_length()), base=levels.lo)
-    values = np.array(levels.allowed, np.int64)
-    bits = max(1, (values.size - 1).bit_length())
-    gap = int(np.gcd.reduce(values - levels.lo)) or 1
-    offset_bits = max(1, ((levels.hi - levels.lo) // gap).bit_length())
+        return Coding(levels.array - levels.lo, offset_bits, base=levels.lo)
+    bits = max(1, (len(levels.allowed) - 1).bit_length())
     if offset_bits <= sum(field_widths(bits)):
-        return Coding((levels.array - levels.lo) // gap, offset_bits, gap=gap, base=levels.lo)
-    return Coding(np.searchsorted(values, levels.array), bits, table=values)
+        return Coding(levels.array - levels.lo, offset_bits, base=levels.lo)
+    values = np.array(levels.allowed, np.int64)
+    codes = np.searchsorted(values, levels.array)
+    gaps = np.diff(values)
+    if np.all(gaps == gaps[0]):
+        return Coding(codes, bits, gap=int(gaps[0]), base=levels.lo)
+    return Coding(codes, bits, table=values)
 
 
 def emit_levels(e: Emitter, levels: Levels, dtype: DTypeLike, role: str = "weight") -> str:

@@ -116,10 +116,12 @@ class _Planner:
         finest = _finest(wanted)
         if not 0 < finest * FEWEST_STEPS <= need.gap or codes[0].scale < finest:
             return []
-        return [
-            _placed_formats(node.name, layers[0], wanted, need.thresholds, codes[0], unit, phase)
+        span = self.span(layers[0], {})
+        found = (
+            _placed_formats(node.name, layers[0], span, need.thresholds, codes[0], unit, phase)
             for unit, phase in _even_units(need.thresholds, codes[0].scale, finest)
-        ]
+        )
+        return [formats for formats in found if formats]
 
     def rounded(self, node: Node, layers: list[str]) -> Formats:
         """Formats of any sum with a layer; empty where bytes would be too coarse."""
@@ -209,26 +211,46 @@ def _even_units(thresholds: tuple[float, ...], scale: Fraction, finest: Fraction
 def _placed_formats(
     total: str,
     layer: str,
-    wanted: dict[str, Span],
+    span: Span,
     thresholds: tuple[float, ...],
     codes: Encoding,
     unit: Fraction,
     phase: float,
 ) -> Formats:
-    """Formats in which every threshold of the sum, and of the layer beside every code, has its byte."""
-    zeros = {tensor: _zero_point(lo, unit) for tensor, (lo, _) in wanted.items()}
+    """Formats in which every threshold of the sum, and of the layer beside every code, has its byte; empty if none.
+
+    Args:
+        total, layer: the sum and the layer.
+        span: proven range of the layer.
+        thresholds: of the sum.
+        codes: its other operand.
+        unit, phase: see `_even_units`.
+    """
     start = round(-phase)  # the phase moves the first threshold to its own neighbourhood of 0
     steps = [start + round(float(Fraction(t) / unit) + phase) for t in thresholds]
-    bars = tuple((t, zeros[total] + step) for t, step in zip(thresholds, steps, strict=True))
+    # A ReLU between sum and quantizer cuts at zero: what zero does not reach begins behind its byte.
+    lift = max(0, 1 - min((step for t, step in zip(thresholds, steps, strict=True) if t > 0), default=1))
+    bars = [(t, step + lift) for t, step in zip(thresholds, steps, strict=True)]
+    levels = range(-codes.zero_point, codes.top + 1 - codes.zero_point)
     parts = int(codes.scale / unit)
-    beside = [
-        (t - float(codes.scale * level), zeros[layer] + step - parts * level)
-        for t, step in zip(thresholds, steps, strict=True)
-        for level in range(-codes.zero_point, codes.top + 1 - codes.zero_point)
-    ]
-    # Beyond the bytes are only values that the layer never takes.
-    reached = tuple(sorted((value, byte) for value, byte in beside if 0 < byte <= BYTE_MAX))
-    return {total: ByteFormat(unit, zeros[total], bars), layer: ByteFormat(unit, zeros[layer], reached)}
+    beside = [(t - float(codes.scale * level), step - parts * level) for t, step in bars for level in levels]
+    told = [place for value, place in beside if span[0] < value <= span[1]]
+    if not told or any(step > 0 for t, step in bars if t <= 0):
+        return {}
+    zeros = {total: _zero_byte([step for _, step in bars]), layer: _zero_byte(told)}
+    if max(*zeros.values(), zeros[total] + bars[-1][1], zeros[layer] + max(told)) > BYTE_MAX:
+        return {}
+    reached = sorted((value, zeros[layer] + place) for value, place in beside)
+    return {
+        total: ByteFormat(unit, zeros[total], tuple((t, zeros[total] + step) for t, step in bars)),
+        # Beyond the bytes are only values that the layer always reaches, or never.
+        layer: ByteFormat(unit, zeros[layer], tuple(bar for bar in reached if 0 < bar[1] <= BYTE_MAX)),
+    }
+
+
+def _zero_byte(places: list[int]) -> int:
+    """The byte of zero with which the first place is byte 1, or zero byte 0 if that is beyond."""
+    return max(0, 1 - min(places))
 
 
 def _zero_point(lo: float, unit: Fraction) -> int:

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qexport.backends.onnx.qdq import qdq_notes, to_qdq
 from qexport.backends.onnx.session import run_all_tensors
@@ -23,6 +25,9 @@ UNEVEN = Step(
     StepFunction.from_values(np.array([0.21, 0.6, 1.13], np.float32), np.array([0, 0.8, 1.6, 2.4], np.float32))
 )
 EVEN = Step(StepFunction.from_values(np.array([0.4, 1.2, 2.0], np.float32), np.array([0, 0.8, 1.6, 2.4], np.float32)))
+NEAR_ZERO = Step(
+    StepFunction.from_values(np.array([0.004, 0.6, 1.13], np.float32), np.array([0, 0.8, 1.6, 2.4], np.float32))
+)
 SIGNS = Step(StepFunction.from_values(np.array([0.1], np.float32), np.array([-0.5, 0.5], np.float32)))
 TERNARY = Step(StepFunction.from_values(np.array([-0.4, 0.5], np.float32), np.array([-0.7, 0, 0.7], np.float32)))
 
@@ -91,17 +96,33 @@ def wrong_codes(graph: Graph, model: onnx.ModelProto, feeds: dict[str, np.ndarra
     )
 
 
-@pytest.mark.parametrize("function", [UNEVEN, EVEN, SIGNS, TERNARY], ids=["uneven", "even", "signs", "ternary"])
+@pytest.mark.parametrize(
+    "function", [UNEVEN, EVEN, NEAR_ZERO, SIGNS, TERNARY], ids=lambda step: "-".join(map(str, step.function.thresholds))
+)
 @pytest.mark.parametrize("seed", range(4))
 def test_sums_with_codes_are_exact(tmp_path, function, seed):
     """Gains of either sign, biases anywhere: every code is that of the exact sum, and the layer is fused."""
     rng = np.random.default_rng(seed)
-    graph = block(rng, function, with_relu=function in (UNEVEN, EVEN))
+    graph = block(rng, function, with_relu=function in (UNEVEN, EVEN, NEAR_ZERO))
     model = to_qdq(graph, metadata={})
     assert wrong_codes(graph, model, images(rng), "y") == 0
     found = operators(model, tmp_path)
     assert "QLinearConv" in found and "QLinearAdd" in found and "Conv" not in found
     assert not [note for note in qdq_notes(model) if "moved" in note]
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_whatever_the_quantizer_sums_with_codes_are_exact(data):
+    """Thresholds of any distances and signs, levels with and without negative ones, with ReLU and without."""
+    n_steps, spread = data.draw(st.integers(1, 4)), data.draw(st.sampled_from([0.3, 1.0, 3.0]))
+    below, seed = data.draw(st.integers(0, n_steps)), data.draw(st.integers(0, 2**32))
+    rng = np.random.default_rng(seed)
+    thresholds = np.sort(rng.normal(0, spread, n_steps)).astype(np.float32)
+    values = ((np.arange(n_steps + 1) - below) * np.float32(rng.uniform(0.2, 1.5))).astype(np.float32)
+    function = Step(StepFunction.from_values(thresholds, values))
+    graph = block(rng, function, with_relu=data.draw(st.booleans()))
+    assert wrong_codes(graph, to_qdq(graph, metadata={}), images(rng), "y") == 0
 
 
 def test_a_window_too_wide_for_bytes_stays_float(tmp_path, rng):

@@ -1,5 +1,5 @@
-"""Every network of the matrix as QDQ: ONNX Runtime loads it, optimized or not, and nearly all its codes are those of the
-quantized real graph; with every sum rounded to bytes most of them are."""
+"""Every network of the matrix as QDQ: ONNX Runtime loads it, optimized or not, and nearly all its codes are those of
+the quantized real graph; with every sum rounded to bytes most of them are."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def _on_bytes(s: State, node: Node, op: Conv2d | Linear) -> Layer | None:
     x, scale = s.coded.get(node.inputs[0]), layer_scale(op.weight)
     if x is None or scale is None or not is_int8(op.weight):
         return None
-    layer = Layer(node, op, x, scale * x.scale, node, _finer(op.weight, x))
+    layer = Layer(node, op, x, scale * x.scale, node, finer_factor(op.weight, x))
     border = s.sole_reader(node.name)
     if border is None or not isinstance(border.op, BorderBias) or not border.op.padding:
         return layer
@@ -122,12 +122,15 @@ def _on_bytes(s: State, node: Node, op: Conv2d | Linear) -> Layer | None:
     return replace(layer, last=border, padding=padding)
 
 
-def _finer(weight: Weight, x: Coded) -> int:
-    """What weights of few bits can be multiplied by: they stay int8, pairs of products int16, sums half of int32."""
+def finer_factor(weight: Weight, x: Coded) -> int:
+    """What weights of few bits can be multiplied by: they stay int8, pairs of products int16, sums half of int32.
+
+    The distances of levels stay int8, too: OpenVINO unpacks by factor * gap * code + factor * base, all in int8.
+    """
     levels = weight.level_set or (int(weight.array.min()), int(weight.array.max()))
-    peak = max(abs(level) for level in levels)
+    peak = max(max(levels), -min(levels), max(levels) - min(levels), 1)
     reach = peak * x.top * weight.array[0].size
-    return max(1, min(INT8_MAX // (peak or 1), PAIR_MAX // (2 * peak * x.top or 1), INT32_MAX // (2 * reach or 1)))
+    return max(1, min(INT8_MAX // peak, PAIR_MAX // (2 * peak * x.top or 1), INT32_MAX // (2 * reach or 1)))
 
 
 def _emit_codes(s: State, layer: Layer) -> bool:

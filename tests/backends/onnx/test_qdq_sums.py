@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qexport.backends.onnx.qdq import qdq_notes, to_qdq
+from qexport.backends.onnx.qdq_layers import finer_factor
+from qexport.backends.onnx.qdq_state import Coded
 from qexport.backends.onnx.session import run_all_tensors
 from qexport.ir import Graph, real
 from qexport.ops import Add, Affine, BorderBias, Clip, Conv2d, MaxPool, Step, Weight
@@ -197,3 +199,29 @@ def test_wide_weights_are_stored_as_uint8(tmp_path, rng):
     assert wrong_codes(graph, model, feeds, "y") == 0
     kinds = {i.name: i.data_type for i in model.graph.initializer}
     assert kinds["conv/weight"] == onnx.TensorProto.UINT8
+
+
+@pytest.mark.parametrize(
+    "levels", [(-1, 1), (-1, 0, 1), (-2, -1, 0, 1), (-4, -2, -1, 0, 1, 2, 4), (-7, 7), (-127, 127)]
+)
+def test_the_factor_of_weights_keeps_unpacking_in_int8(levels):
+    """OpenVINO multiplies the gap of the levels by the factor before it adds the smallest level."""
+    weight = Weight(np.array(levels, np.int32).reshape(-1, 1, 1, 1), level_set=levels)
+    x = Coded("x", Fraction(1), 0, 3)
+    factor = finer_factor(weight, x)
+    span = max(levels) - min(levels)
+    assert factor == max(1, 127 // span)
+
+
+@pytest.mark.parametrize("fuse_all", [False, True])
+def test_openvino_computes_the_same(tmp_path, rng, fuse_all):
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed (pip install 'qexport[bench]')")
+    graph = block(rng, UNEVEN)
+    model = to_qdq(graph, metadata={}, opset=21, fuse_all=fuse_all)
+    onnx.save(model, tmp_path / "model.onnx")
+    feeds = images(rng)["image"].astype(np.uint8)
+    network = openvino.Core().read_model(tmp_path / "model.onnx")
+    network.reshape({"image": list(feeds.shape)})
+    (got,) = openvino.Core().compile_model(network, "CPU")({"image": feeds}).values()
+    want = run_all_tensors(model, {"image": feeds})["y"]
+    np.testing.assert_allclose(got, want, atol=1e-5)

@@ -22,7 +22,7 @@ def test_codes(name: str) -> None:
     low, x = lowered_case(name)
     want = interpret(low.real, {"image": x}, keep=["*"]).tensors
     scales = {node.name: float(node.op.function.scale) for node in low.real.nodes if isinstance(node.op, Step)}
-    for fuse_all, share in ((False, 0.01), (True, 0.1)):
+    for fuse_all, share in ((False, 0.03), (True, 0.1)):
         model = to_qdq(low.real, metadata={}, fuse_all=fuse_all)
         for optimized in (True, False):
             got = run_all_tensors(model, {"image": x}, optimized)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from qexport.backends.onnx import unfolded
@@ -46,6 +48,20 @@ def never_unfolded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions of the small images of tests as ConvInteger, as larger images have them."""
     for limit in ("FEW_POSITIONS", "SMALL_IMAGE"):
         monkeypatch.setattr(unfolded, limit, 0)
+
+
+@pytest.fixture
+def optimized_operators(tmp_path: Path) -> Callable[[onnx.ModelProto], list[str]]:
+    """Operator types of a model after ONNX Runtime's default optimizations."""
+
+    def optimize(model: onnx.ModelProto) -> list[str]:
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+
+    return optimize
 
 
 @pytest.fixture

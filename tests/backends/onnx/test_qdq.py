@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from qexport.backends.onnx.inspection import weight_bytes
@@ -124,25 +122,16 @@ def check_agrees(
     return model
 
 
-def optimized_ops(model: onnx.ModelProto, tmp_path: Path) -> list[str]:
-    """Operator types after ONNX Runtime's default optimizations."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
-
-
 def test_table_covers_the_registry():
     assert set(EMITTERS) == {kind for kind, op in REGISTRY.items() if op.domain in ("real", "any")}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_step_functions(rng, tmp_path, name):
+def test_step_functions(rng, optimized_operators, name):
     # A 255-step quantizer's thresholds lie a few accumulator steps apart: integer biases move some codes by one.
     share = 0.95 if name.startswith("calibrated") else 0.999
     model = check_agrees(network(rng, FUNCTIONS[name]), images(rng), share=share)
-    fused = optimized_ops(model, tmp_path).count("QLinearConv")
+    fused = optimized_operators(model).count("QLinearConv")
     assert fused == (2 if name in FUSED | COMPARED else 0)
     if name in FUSED - {"uniform4", "calibrated8", "calibrated_signed"}:
         assert qdq_notes(model) == []
@@ -155,9 +144,9 @@ def test_step_functions(rng, tmp_path, name):
     "levels", [(-1, 1), (-1, 0, 1), (-2, -1, 0, 1), (-4, -2, -1, 0, 1, 2, 4), tuple(range(-8, 8)), (-127, 127)]
 )
 @pytest.mark.parametrize("opset", [MIN_OPSET, 21, MAX_OPSET])
-def test_weights_stay_packed_and_fuse(rng, tmp_path, levels, opset):
+def test_weights_stay_packed_and_fuse(rng, optimized_operators, levels, opset):
     model = check_agrees(network(rng, FUNCTIONS["uniform2"], levels), images(rng), opset)
-    assert optimized_ops(model, tmp_path).count("QLinearConv") == 2
+    assert optimized_operators(model).count("QLinearConv") == 2
     bits = max(1, (len(levels) - 1).bit_length())
     assert weight_bytes(model)["conv1"] <= 1.35 * 8 * 8 * 9 * bits / 8
 
@@ -222,7 +211,7 @@ def test_every_op(rng, batch, opset):
     check_agrees(residual(rng), images(rng, batch), opset)
 
 
-def test_linear_with_a_step_behind(rng, tmp_path):
+def test_linear_with_a_step_behind(rng, optimized_operators):
     graph = Graph()
     graph.add_input("image", real((3, 8, 8), 0, 255))
     graph.add("flat", Reshape((3, 8, 8), (192,)), "image")
@@ -231,7 +220,7 @@ def test_linear_with_a_step_behind(rng, tmp_path):
     )
     graph.add("bn", affine(rng, 6), "fc")
     graph.outputs = [graph.add("y", FUNCTIONS["uniform2"], "bn")]
-    assert "QGemm" in optimized_ops(check_agrees(graph, images(rng, 32)), tmp_path)
+    assert "QGemm" in optimized_operators(check_agrees(graph, images(rng, 32)))
 
 
 def test_zero_gain_and_saturated_channels(rng):

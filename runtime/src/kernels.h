@@ -43,6 +43,12 @@ typedef struct qxr_conv_buffers {
     uint8_t *scratch;      /* scratch_size bytes of this thread, 64-byte aligned */
 } qxr_conv_buffers;
 
+/* Where values of 16 bits lie; elements from one pixel to the next. */
+typedef struct qxr_words {
+    int16_t *at;
+    size_t pitch;
+} qxr_words;
+
 /* One way to compute a convolution. */
 typedef struct qxr_conv_kernel {
     const char *name;
@@ -51,6 +57,8 @@ typedef struct qxr_conv_kernel {
     void (*pack)(const qxr_conv *conv, uint8_t *packed);
     size_t (*scratch_size)(const qxr_conv *conv);                         /* bytes a thread */
     void (*tile)(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y);
+    /* A tile whose values fit 16 bits, of whole sixteens of channels; null where the kernel cannot. */
+    void (*words)(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, qxr_words y);
 } qxr_conv_kernel;
 
 /* Elementwise operators of one group that follow each other, where nobody looks at what is between them. */

@@ -125,7 +125,7 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
     qxr_rows_tile(conv, rows_of(conv), buffers, tile, y);
 }
 
-static const qxr_conv_kernel bytes = {"dotprod", suits, packed_size, pack, scratch_size, tile_of};
+static const qxr_conv_kernel bytes = {"dotprod", suits, packed_size, pack, scratch_size, tile_of, NULL};
 static const qxr_conv_kernel *const conv_kernels[] = {&qxr_neon_bits, &bytes, NULL};
 
 const qxr_isa qxr_isa_dotprod = {

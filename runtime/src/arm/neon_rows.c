@@ -195,7 +195,8 @@ static void bytes_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, co
     qxr_rows_tile(conv, &bytes, buffers, tile, y);
 }
 
-const qxr_conv_kernel qxr_neon_s8 = {"neon s8", bytes_suit, bytes_packed_size, bytes_pack, bytes_scratch, bytes_tile};
+const qxr_conv_kernel qxr_neon_s8 = {"neon s8", bytes_suit, bytes_packed_size, bytes_pack,
+                                       bytes_scratch, bytes_tile, NULL};
 
 static int words_suit(const qxr_conv *conv)
 {
@@ -211,4 +212,5 @@ static void words_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, co
     qxr_rows_tile(conv, &words, buffers, tile, y);
 }
 
-const qxr_conv_kernel qxr_neon_i16 = {"neon i16", words_suit, words_packed_size, words_pack, words_scratch, words_tile};
+const qxr_conv_kernel qxr_neon_i16 = {"neon i16", words_suit, words_packed_size, words_pack,
+                                        words_scratch, words_tile, NULL};

@@ -69,4 +69,4 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
     qxr_rows_tile(conv, &words, buffers, tile, y);
 }
 
-const qxr_conv_kernel qxr_simd128_i16 = {"simd128 i16", suits, packed_size, pack, scratch_size, tile_of};
+const qxr_conv_kernel qxr_simd128_i16 = {"simd128 i16", suits, packed_size, pack, scratch_size, tile_of, NULL};

@@ -111,7 +111,7 @@ static void tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qx
     _tile_release();
 }
 
-static const qxr_conv_kernel u8_kernel = {"amx u8", suits, packed_size, pack, scratch_size, tile};
+static const qxr_conv_kernel u8_kernel = {"amx u8", suits, packed_size, pack, scratch_size, tile, NULL};
 static const qxr_conv_kernel *const conv_kernels[] = {&u8_kernel, NULL};
 
 const qxr_isa qxr_isa_amx = {

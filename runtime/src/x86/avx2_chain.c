@@ -367,7 +367,7 @@ int qxr_avx2_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, co
     const qxr_tensor *out = qxr_get_tensor(chain->model, qxr_get_header(chain->model)->input_count + chain->group);
     const uint32_t storage = qxr_storage(out), channels = out->extent[0];
     plan p;
-    if ((conv && kernel != &qxr_avx2_table) || !is_short(chain) || !qxr_fits_words(out) ||
+    if ((conv && !kernel->words) || !is_short(chain) || !qxr_fits_words(out) ||
         (storage != QXR_VIRTUAL && storage != QXR_I16) || tile->channel % WORDS || tile->channels % WORDS)
         return 0;
     p.chain = chain;
@@ -380,7 +380,7 @@ int qxr_avx2_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, co
         p.made.pitch = channels;
     }
     if (conv)
-        qxr_table_words(conv, buffers, tile, p.made);
+        kernel->words(conv, buffers, tile, p.made);
     else if (!qxr_move_words(chain, tile, p.made))
         return 0;
     for (uint32_t c = 0; c < tile->channels && chain->first < chain->end; c += WORDS) {

@@ -133,4 +133,4 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
     }
 }
 
-const qxr_conv_kernel qxr_avx2_depthwise = {"avx2 depthwise", suits, packed_size, pack, scratch_size, tile_of};
+const qxr_conv_kernel qxr_avx2_depthwise = {"avx2 depthwise", suits, packed_size, pack, scratch_size, tile_of, NULL};

@@ -241,9 +241,10 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
     make_tile(conv, buffers, tile, y, NULL, tile->channels);
 }
 
-void qxr_table_words(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, qxr_words y)
+static void words_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, qxr_words y)
 {
     make_tile(conv, buffers, tile, NULL, y.at, y.pitch);
 }
 
-const qxr_conv_kernel qxr_avx2_table = {"avx2 table", suits, packed_size, qxr_table_pack, scratch_size, tile_of};
+const qxr_conv_kernel qxr_avx2_table = {"avx2 table", suits, packed_size, qxr_table_pack, scratch_size, tile_of,
+                                        words_tile};

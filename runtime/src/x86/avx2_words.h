@@ -9,12 +9,6 @@
 
 enum { WORDS = 16, MOST_WORD_THRESHOLDS = 15 /* levels are looked up in 16 bytes */ };
 
-/* Where the values of some pixels lie; elements from one to the next. */
-typedef struct qxr_words {
-    int16_t *at;
-    size_t pitch;
-} qxr_words;
-
 static inline int qxr_fits_words(const qxr_tensor *t) { return t->lo >= INT16_MIN && t->hi <= INT16_MAX; }
 
 /* (x multiplier + addend) >> shift in two parts of 16 bits: the low one is shifted by 16, and added to the high one.
@@ -46,10 +40,8 @@ void qxr_clip_words(qxr_words x, qxr_words y, int32_t lo, int32_t hi, uint32_t p
 void qxr_load_words(const uint8_t *x, size_t pitch, int32_t base, qxr_words y, uint32_t pixels);
 void qxr_threshold_words(const qxr_word_threshold *k, qxr_words x, uint8_t *y, size_t pitch, uint32_t pixels);
 
-/* avx2_table.c: a tile in 16 bits, which its values fit; whole sixteens of channels. */
-void qxr_table_words(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, qxr_words y);
-
-/* avx2_move.c: likewise, of a pad or a slice that begins a group. Returns 0, with nothing done, where it cannot. */
+/* avx2_move.c: a tile in 16 bits of a pad or a slice that begins a group. Returns 0, with nothing done, where it
+ * cannot. */
 int qxr_move_words(const qxr_chain *chain, const qxr_tile *tile, qxr_words y);
 
 /* Whether the chain reads the result of its operator `index`. */

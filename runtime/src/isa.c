@@ -30,6 +30,7 @@ const qxr_isa qxr_isa_scalar = {
     .store = qxr_scalar_store,
     .tile_elements = 512,
     .tile_channels = 16,
+    .block_channels = 128,
 };
 
 /* Best last. */

@@ -59,6 +59,7 @@ typedef struct qxr_conv_kernel {
     void (*tile)(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y);
     /* A tile whose values fit 16 bits, of whole sixteens of channels; null where the kernel cannot. */
     void (*words)(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, qxr_words y);
+    uint32_t unpacks; /* bytes that each tile makes of a byte of the packed weights; 0: it reads them as they are */
 } qxr_conv_kernel;
 
 /* Elementwise operators of one group that follow each other, where nobody looks at what is between them. */
@@ -85,6 +86,7 @@ typedef struct qxr_isa {
                        const qxr_chain *chain, const qxr_tile *tile);
     uint32_t tile_elements;              /* largest tile */
     uint32_t tile_channels;              /* channels of a tile, where the tensor has enough pixels to fill it */
+    uint32_t block_channels;             /* of the widest block of weights */
 } qxr_isa;
 
 /* isa.c */

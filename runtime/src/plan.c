@@ -48,26 +48,31 @@ qxr_scratch qxr_plan_scratch(const qxr_model *model)
 enum {
     PIXEL_UNIT = 4,                  /* pixels and channels that the inner loops take at once */
     CHANNEL_UNIT = 16,
-    BLOCK_UNIT = 128,                /* channels of the widest block of weights */
+    SHARE_CHANNELS = 128,            /* of a thread's part whose weights come from far */
     FAR_WEIGHTS = 400 << 10,         /* bytes of weights that leave no room for others in a core's cache */
     LEAST_PRODUCTS = 1 << 17,        /* multiplications that are worth waking a thread */
     PRODUCTS_OF_OTHERS = 16          /* an operator without weights, in multiplications of one element */
 };
 
+size_t qxr_weight_bytes(const qxr_conv_kernel *kernel, const qxr_conv *conv)
+{
+    return conv ? kernel->packed_size(conv) * qxr_max(kernel->unpacks, 1u) : 0u;
+}
+
 /* Weights that come from far are read once: the tile has all pixels and a part of the channels, where it can. */
 void qxr_tile_shape(const qxr_isa *isa, const qxr_tensor *tensor, size_t weights, uint32_t *pixels, uint32_t *channels)
 {
     const uint32_t all_channels = tensor->extent[0], all_pixels = qxr_pixels(tensor);
-    const int far = weights > FAR_WEIGHTS && (uint64_t)all_pixels * BLOCK_UNIT <= isa->tile_elements;
-    uint32_t m = qxr_min(all_channels, far ? BLOCK_UNIT : isa->tile_channels);
+    const int far = weights > FAR_WEIGHTS && (uint64_t)all_pixels * isa->block_channels <= isa->tile_elements;
+    uint32_t m = qxr_min(all_channels, far ? isa->block_channels : isa->tile_channels);
     uint32_t n = qxr_min(all_pixels, isa->tile_elements / m);
     m = qxr_min(all_channels, isa->tile_elements / n);
     if (n < all_pixels && n > tensor->extent[2])
         n -= n % tensor->extent[2];
     else if (n < all_pixels && n > PIXEL_UNIT)
         n -= n % PIXEL_UNIT;
-    if (m < all_channels && m > BLOCK_UNIT)
-        m -= m % BLOCK_UNIT;
+    if (m < all_channels && m > isa->block_channels)
+        m -= m % isa->block_channels;
     else if (m < all_channels && m > CHANNEL_UNIT)
         m -= m % CHANNEL_UNIT;
     *pixels = n;
@@ -78,11 +83,11 @@ qxr_shares qxr_share(const qxr_tensor *tensor, size_t weights, uint32_t products
 {
     const uint32_t channels = tensor->extent[0], pixels = qxr_pixels(tensor), width = tensor->extent[2];
     const uint64_t work = (uint64_t)qxr_elements(tensor) * (products ? products : PRODUCTS_OF_OTHERS);
-    const int wide = channels / BLOCK_UNIT >= threads;
+    const int wide = channels / SHARE_CHANNELS >= threads;
     qxr_shares s = {threads, threads, PIXEL_UNIT, 0};
     if ((weights > FAR_WEIGHTS && wide) || pixels / PIXEL_UNIT < threads) {
         s.by_channel = 1;
-        s.unit = wide ? BLOCK_UNIT : CHANNEL_UNIT;
+        s.unit = wide ? SHARE_CHANNELS : CHANNEL_UNIT;
     } else {
         s.count *= ((pixels - 1u) / threads) / tile + 1u;
         if (pixels / width >= s.count)

@@ -15,8 +15,11 @@ qxr_scratch qxr_plan_scratch(const qxr_model *model);
 /* Bytes of the file's arena and the memory of some threads behind it. */
 size_t qxr_scratch_end(const qxr_model *model, const qxr_scratch *scratch, uint32_t threads);
 
+/* Bytes of weights that a tile of all channels goes through; 0 without a convolution. */
+size_t qxr_weight_bytes(const qxr_conv_kernel *kernel, const qxr_conv *conv);
+
 /* Pixels and channels of a tile of a tensor; the last tile of each axis may be smaller. At most isa->tile_elements.
- * `weights`: bytes of the packed weights that make the tensor, 0 for none. */
+ * `weights`: see qxr_weight_bytes. */
 void qxr_tile_shape(const qxr_isa *isa, const qxr_tensor *tensor, size_t weights, uint32_t *pixels, uint32_t *channels);
 
 /* How the threads share a tensor: parts of equal size along its pixels or its channels, in whole units but for the

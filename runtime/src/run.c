@@ -163,7 +163,7 @@ static void run_parts(void *argument, uint32_t task)
 static void run_group(qxr_group *group, uint32_t threads)
 {
     const qxr_tensor *out = qxr_get_tensor(group->model, qxr_get_header(group->model)->input_count + group->first);
-    const size_t weights = group->conv ? group->kernel->packed_size(group->conv) : 0u;
+    const size_t weights = qxr_weight_bytes(group->kernel, group->conv);
     group->channels = out->extent[0];
     group->pixels = qxr_pixels(out);
     qxr_tile_shape(group->isa, out, weights, &group->tile_pixels, &group->tile_channels);

@@ -75,7 +75,10 @@ static inline void emulate_amx_dpbusd(int sums, int a, int b)
         }
 }
 
-#define _tile_zero(t) emulate_amx_zero(t)
+#undef _tile_loadd
+#undef _tile_stored
+#undef _tile_dpbusd
+#undef _tile_release
 #define _tile_loadd(t, base, stride) emulate_amx_loadd(t, base, stride)
 #define _tile_stored(t, base, stride) emulate_amx_stored(t, base, stride)
 #define _tile_dpbusd(sums, a, b) emulate_amx_dpbusd(sums, a, b)

@@ -95,7 +95,7 @@ static void product_u8(const qxr_product *p)
         multiply(p, ROWS, SIGN);
 }
 
-static const qxr_row_kernel s8_rows = {UNIT, 1, ROWS, BLOCK, 0, product_s8}, u8_rows = {UNIT, 1, ROWS, BLOCK, 0, product_u8};
+static const qxr_row_kernel s8_rows = {UNIT, 1, ROWS, BLOCK, product_s8, 0, 0}, u8_rows = {UNIT, 1, ROWS, BLOCK, product_u8, 0, 0};
 
 /* Groups of fewer channels would leave most of a block of channels empty. */
 enum { FEWEST_CHANNELS = 3 };
@@ -125,7 +125,7 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
     qxr_rows_tile(conv, rows_of(conv), buffers, tile, y);
 }
 
-static const qxr_conv_kernel bytes = {"dotprod", suits, packed_size, pack, scratch_size, tile_of, NULL};
+static const qxr_conv_kernel bytes = {"dotprod", suits, packed_size, pack, scratch_size, tile_of, NULL, 0};
 static const qxr_conv_kernel *const conv_kernels[] = {&qxr_neon_bits, &bytes, NULL};
 
 const qxr_isa qxr_isa_dotprod = {
@@ -137,4 +137,5 @@ const qxr_isa qxr_isa_dotprod = {
     .store = qxr_neon_store,
     .tile_elements = 2048,
     .tile_channels = 512,
+    .block_channels = 128,
 };

@@ -94,7 +94,7 @@ static void product(const qxr_product *p)
         multiply(p, PAIRS);
 }
 
-static const qxr_row_kernel rows = {UNIT, 1, ROWS, BLOCK, 0, product};
+static const qxr_row_kernel rows = {UNIT, 1, ROWS, BLOCK, product, 0, 0};
 
 /* Groups of fewer channels would leave most of a block of channels empty. */
 enum { FEWEST_CHANNELS = 3 };
@@ -113,7 +113,7 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
     qxr_rows_tile(conv, &rows, buffers, tile, y);
 }
 
-static const qxr_conv_kernel bytes = {"i8mm", suits, packed_size, pack, scratch_size, tile_of, NULL};
+static const qxr_conv_kernel bytes = {"i8mm", suits, packed_size, pack, scratch_size, tile_of, NULL, 0};
 static const qxr_conv_kernel *const conv_kernels[] = {&qxr_neon_bits, &bytes, NULL};
 
 const qxr_isa qxr_isa_i8mm = {
@@ -125,4 +125,5 @@ const qxr_isa qxr_isa_i8mm = {
     .store = qxr_neon_store,
     .tile_elements = 2048,
     .tile_channels = 512,
+    .block_channels = 128,
 };

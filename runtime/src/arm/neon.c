@@ -24,4 +24,5 @@ const qxr_isa qxr_isa_neon = {
     .store = qxr_neon_store,
     .tile_elements = 2048,
     .tile_channels = 512,
+    .block_channels = 128,
 };

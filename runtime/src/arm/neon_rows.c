@@ -171,8 +171,8 @@ static void product_of_bytes(const qxr_product *p)
         multiply_bytes(p, ROWS);
 }
 
-static const qxr_row_kernel words = {1, 2, ROWS, WORD_CHANNELS, 0, product_of_words};
-static const qxr_row_kernel bytes = {1, 1, ROWS, BYTE_CHANNELS, 0, product_of_bytes};
+static const qxr_row_kernel words = {1, 2, ROWS, WORD_CHANNELS, product_of_words, 0, 0};
+static const qxr_row_kernel bytes = {1, 1, ROWS, BYTE_CHANNELS, product_of_bytes, 0, 0};
 
 enum {
     FEWEST_CHANNELS = 2, /* groups of fewer would leave most of a block of channels empty */
@@ -196,7 +196,7 @@ static void bytes_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, co
 }
 
 const qxr_conv_kernel qxr_neon_s8 = {"neon s8", bytes_suit, bytes_packed_size, bytes_pack,
-                                       bytes_scratch, bytes_tile, NULL};
+                                       bytes_scratch, bytes_tile, NULL, 0};
 
 static int words_suit(const qxr_conv *conv)
 {
@@ -213,4 +213,4 @@ static void words_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, co
 }
 
 const qxr_conv_kernel qxr_neon_i16 = {"neon i16", words_suit, words_packed_size, words_pack,
-                                        words_scratch, words_tile, NULL};
+                                        words_scratch, words_tile, NULL, 0};

@@ -80,4 +80,4 @@ static size_t no_bytes(const qxr_conv *conv)
     return 0;
 }
 
-const qxr_conv_kernel qxr_scalar_conv_kernel = {"scalar", suits, no_bytes, NULL, no_bytes, conv_tile, NULL};
+const qxr_conv_kernel qxr_scalar_conv_kernel = {"scalar", suits, no_bytes, NULL, no_bytes, conv_tile, NULL, 0};

@@ -6,8 +6,8 @@
 enum { CHANNELS = QXR_DEPTHWISE_CHANNELS, MOST_TAPS = 64, MOST_STEP_TAPS = 2 };
 
 /* Rows are always copied: a vector may end behind the last channel. */
-static const qxr_row_kernel byte_rows = {CHANNELS, 1, 1, CHANNELS, 0, NULL};
-static const qxr_row_kernel word_rows = {CHANNELS, 2, 1, CHANNELS, 0, NULL};
+static const qxr_row_kernel byte_rows = {CHANNELS, 1, 1, CHANNELS, NULL, 0, 0};
+static const qxr_row_kernel word_rows = {CHANNELS, 2, 1, CHANNELS, NULL, 0, 0};
 
 static const qxr_row_kernel *rows_of(const qxr_conv *conv)
 {

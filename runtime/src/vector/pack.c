@@ -5,15 +5,6 @@
 
 enum { RUN = 256 }; /* weights that are unpacked at once */
 
-typedef struct layout {
-    uint32_t outer, inner, length; /* segments, and elements of one */
-    uint32_t steps, blocks;        /* steps of a segment, blocks of a group */
-    uint32_t planes;
-    size_t plane_bytes;            /* of one block */
-    size_t sums;                   /* offset of i32 sums[group][block][channel]: base times the sum of the weights */
-    size_t bytes;
-} layout;
-
 uint32_t qxr_weight_planes(const qxr_conv *conv, const qxr_row_kernel *kernel)
 {
     const uint32_t bits = 8u * kernel->bytes;
@@ -27,17 +18,17 @@ uint32_t qxr_weight_planes(const qxr_conv *conv, const qxr_row_kernel *kernel)
     return planes;
 }
 
-static layout plan(const qxr_conv *conv, const qxr_row_kernel *kernel)
+qxr_rows_layout qxr_rows_plan(const qxr_conv *conv, const qxr_row_kernel *kernel)
 {
     const qxr_op *op = conv->op;
     const int joined = op->groups == 1u && op->dilation[1] == 1u;
-    layout l;
-    l.outer = kernel->whole ? 1u : op->window[0];
-    l.inner = joined || kernel->whole ? 1u : op->window[1];
-    l.length = kernel->whole ? conv->row : joined ? conv->group_in * op->window[1] : conv->group_in;
+    qxr_rows_layout l;
+    l.outer = op->window[0];
+    l.inner = joined ? 1u : op->window[1];
+    l.length = joined ? conv->group_in * op->window[1] : conv->group_in;
     l.steps = (l.length - 1u) / kernel->unit + 1u;
-    if (kernel->whole)
-        l.steps = (uint32_t)qxr_round_up(l.steps, kernel->whole);
+    if (kernel->multiple)
+        l.steps = (uint32_t)qxr_round_up(l.steps, kernel->multiple);
     l.blocks = (conv->group_out - 1u) / kernel->block + 1u;
     l.planes = qxr_weight_planes(conv, kernel);
     l.plane_bytes = (size_t)l.outer * l.inner * l.steps * kernel->unit * kernel->block * kernel->bytes;
@@ -46,15 +37,15 @@ static layout plan(const qxr_conv *conv, const qxr_row_kernel *kernel)
     return l;
 }
 
-size_t qxr_rows_packed_size(const qxr_conv *conv, const qxr_row_kernel *kernel) { return plan(conv, kernel).bytes; }
+size_t qxr_rows_packed_size(const qxr_conv *conv, const qxr_row_kernel *kernel) { return qxr_rows_plan(conv, kernel).bytes; }
 
 int qxr_rows_suit(const qxr_conv *conv, const qxr_row_kernel *kernel)
 {
-    return qxr_rows_scratch(conv, kernel) <= QXR_ROWS_LIMIT && plan(conv, kernel).bytes < QXR_NONE32;
+    return qxr_rows_scratch(conv, kernel) <= QXR_ROWS_LIMIT && qxr_rows_plan(conv, kernel).bytes < QXR_NONE32;
 }
 
 /* One weight into all planes of its place. */
-static void put_planes(const qxr_row_kernel *kernel, const layout *l, uint8_t *at, int32_t weight)
+static void put_planes(const qxr_row_kernel *kernel, const qxr_rows_layout *l, uint8_t *at, int32_t weight)
 {
     for (uint32_t p = 0; p < l->planes; p++, at += l->plane_bytes) {
         const int32_t low = kernel->bytes == 1u ? (int8_t)weight : (int16_t)weight;
@@ -68,7 +59,7 @@ static void put_planes(const qxr_row_kernel *kernel, const layout *l, uint8_t *a
 }
 
 /* Some weights of one segment, from element j of it on; `at` is where the segment begins in this lane. */
-static void put_run(const qxr_row_kernel *kernel, const layout *l, const int32_t *values, uint32_t count, uint32_t j,
+static void put_run(const qxr_row_kernel *kernel, const qxr_rows_layout *l, const int32_t *values, uint32_t count, uint32_t j,
                     uint8_t *at)
 {
     const size_t step = (size_t)kernel->unit * kernel->block * kernel->bytes, last = (kernel->unit - 1u) * kernel->bytes;
@@ -92,7 +83,7 @@ static void put_run(const qxr_row_kernel *kernel, const layout *l, const int32_t
 }
 
 /* All weights of channel `o` into lane `lane` of a block; returns their sum, and raises the peak. */
-static int32_t pack_channel(const qxr_conv *conv, const qxr_row_kernel *kernel, const layout *l, uint32_t o,
+static int32_t pack_channel(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_rows_layout *l, uint32_t o,
                             uint32_t lane, uint8_t *block, uint32_t *peak)
 {
     const size_t segment_bytes = (size_t)l->steps * kernel->unit * kernel->block * kernel->bytes;
@@ -116,7 +107,7 @@ static int32_t pack_channel(const qxr_conv *conv, const qxr_row_kernel *kernel, 
 
 void qxr_rows_pack(const qxr_conv *conv, const qxr_row_kernel *kernel, uint8_t *packed)
 {
-    const layout l = plan(conv, kernel);
+    const qxr_rows_layout l = qxr_rows_plan(conv, kernel);
     qxr_pack_head *head = (qxr_pack_head *)(void *)packed;
     int32_t *sums = (int32_t *)(void *)(packed + l.sums);
     uint32_t peak = 1;
@@ -164,29 +155,19 @@ static void multiply(const qxr_row_kernel *kernel, qxr_product *p, const target 
         memcpy(y + r * to->stride, copy + r * kernel->block + to->lane, to->lanes * sizeof *y);
 }
 
-/* Some pixels whose input rows, or copied windows, are at hand. */
+/* Some pixels whose input rows are at hand. */
 typedef struct source {
     const qxr_window_rows *rows;
-    const uint8_t *windows; /* null: straight from the rows */
-    size_t offset;          /* bytes to the group's first channel */
+    size_t offset; /* bytes to the group's first channel */
     uint32_t pixel, pixels;
 } source;
-
-static qxr_window_walk start_walk(const qxr_conv *conv, const qxr_row_kernel *kernel, const source *from, size_t plane)
-{
-    qxr_window_walk w = {from->windows, qxr_whole_bytes(conv, kernel), 0, 0, from->pixels};
-    if (from->windows)
-        return w;
-    w = qxr_walk_windows(conv, from->rows, from->pixel);
-    w.at += from->offset + plane;
-    return w;
-}
 
 /* The products of one block and one pair of planes with these pixels. */
 static void multiply_pixels(const qxr_conv *conv, const qxr_row_kernel *kernel, const source *from, size_t plane,
                             qxr_product *p, const target *to, int accumulates, const int32_t *init)
 {
-    qxr_window_walk w = start_walk(conv, kernel, from, plane);
+    qxr_window_walk w = qxr_walk_windows(conv, from->rows, from->pixel);
+    w.at += from->offset + plane;
     for (uint32_t q = 0; q < from->pixels; q += kernel->rows) {
         p->count = qxr_min(kernel->rows, from->pixels - q);
         for (uint32_t r = 0; r < p->count; r++)
@@ -209,7 +190,7 @@ static void shift_up(const target *to, uint32_t pixels, uint32_t bits, const int
 
 /* One block of channels: planes from the highest down. With two planes of inputs (a = low + 2^16 high) the pairs (low,
  * high weight) and (high, low weight) come first; (high, high) would lie above 32 bits. */
-static void multiply_planes(const qxr_conv *conv, const qxr_row_kernel *kernel, const source *from, const layout *l,
+static void multiply_planes(const qxr_conv *conv, const qxr_row_kernel *kernel, const source *from, const qxr_rows_layout *l,
                             const uint8_t *weights, const int32_t *sums, qxr_product *p, const target *to)
 {
     static const int32_t zeros[QXR_WIDEST_BLOCK] = {0};
@@ -234,13 +215,13 @@ static void multiply_planes(const qxr_conv *conv, const qxr_row_kernel *kernel, 
 static void multiply_group(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_conv_buffers *buffers,
                            const qxr_window_rows *rows, const qxr_tile *tile, uint32_t group, int32_t *y)
 {
-    const layout l = plan(conv, kernel);
+    const qxr_rows_layout l = qxr_rows_plan(conv, kernel);
     const qxr_pack_head *head = (const qxr_pack_head *)(const void *)buffers->packed;
     const int32_t *sums = (const int32_t *)(const void *)(buffers->packed + l.sums);
     const uint32_t start = group * conv->group_out, end = start + conv->group_out;
     const uint32_t first = qxr_max(tile->channel, start) - start;
     const uint32_t last = qxr_min(tile->channel + tile->channels, end) - start; /* behind the last */
-    source from = {rows, NULL, (size_t)group * conv->group_in * kernel->bytes, tile->pixel, tile->pixels};
+    const source from = {rows, (size_t)group * conv->group_in * kernel->bytes, tile->pixel, tile->pixels};
     qxr_product p;
     p.outer_step = rows->pitch * conv->op->dilation[0];
     p.inner_step = rows->pixel * conv->op->dilation[1];
@@ -248,10 +229,6 @@ static void multiply_group(const qxr_conv *conv, const qxr_row_kernel *kernel, c
     p.inner = l.inner;
     p.steps = l.steps;
     p.widen_after = head->widen_after;
-    if (kernel->whole) {
-        qxr_copy_windows(conv, kernel, rows, group, tile->pixel, tile->pixels, buffers->scratch);
-        from.windows = buffers->scratch;
-    }
     for (uint32_t b = first / kernel->block; b * kernel->block < last; b++) {
         const size_t block = (size_t)group * l.blocks + b;
         const uint32_t low = qxr_max(first, b * kernel->block), high = qxr_min(last, (b + 1u) * kernel->block);

@@ -5,9 +5,9 @@
 #include <string.h>
 
 enum {
-    COPY_BYTES = 48 << 10,   /* input rows that are copied at a time: they stay in the nearer caches */
-    WINDOW_BYTES = 96 << 10, /* windows that are copied at a time */
-    SLACK = 64               /* behind the copy: the last segment is read in whole steps, and in whole vectors */
+    COPY_BYTES = 48 << 10,      /* input rows that are copied at a time: they stay in the nearer caches */
+    RUN_COPY_BYTES = 256 << 10, /* the same for runs, which find what they read a cache further away early enough */
+    SLACK = 64                  /* behind the copy: the last segment is read in whole steps, and in whole vectors */
 };
 
 uint32_t qxr_input_planes(const qxr_conv *conv, const qxr_row_kernel *kernel)
@@ -15,13 +15,23 @@ uint32_t qxr_input_planes(const qxr_conv *conv, const qxr_row_kernel *kernel)
     return kernel->bytes == 2u && conv->input_peak > 32767u && qxr_storage(conv->in) == QXR_I32 ? 2u : 1u;
 }
 
-static int reads_arena(const qxr_conv *conv, const qxr_row_kernel *kernel)
+/* Whether the windows of all rows lie at equal distances, and a run of them in the tensor. */
+static int runs_through(const qxr_conv *conv, const qxr_row_kernel *kernel)
+{
+    const uint64_t row = (uint64_t)conv->op->stride[0] * conv->in->extent[2];
+    return row % conv->op->stride[1] == 0u &&
+           (conv->out->extent[1] - 1u) * (row / conv->op->stride[1]) + conv->out->extent[2] >= kernel->run;
+}
+
+int qxr_reads_arena(const qxr_conv *conv, const qxr_row_kernel *kernel)
 {
     const qxr_op *op = conv->op;
     const int padded = (op->padding[0] | op->padding[1] | op->padding[2] | op->padding[3]) != 0;
     const int joined = op->groups == 1u && op->dilation[1] == 1u;
     const uint32_t segment = joined ? conv->group_in * op->window[1] : conv->group_in;
-    return !padded && qxr_element_bytes(conv->in) == kernel->bytes && (kernel->whole || segment % kernel->unit == 0u);
+    return !padded && qxr_element_bytes(conv->in) == kernel->bytes &&
+           segment % (kernel->unit * qxr_max(kernel->multiple, 1u)) == 0u &&
+           (kernel->run == 0u || runs_through(conv, kernel));
 }
 
 uint32_t qxr_rows_that_fit(const qxr_conv *conv, size_t bytes, size_t pitch)
@@ -40,39 +50,28 @@ static size_t row_bytes(const qxr_conv *conv, const qxr_row_kernel *kernel)
 /* Output rows whose input rows are copied at a time. */
 static uint32_t chunk_rows(const qxr_conv *conv, const qxr_row_kernel *kernel)
 {
-    return qxr_rows_that_fit(conv, COPY_BYTES, row_bytes(conv, kernel));
+    return qxr_rows_that_fit(conv, kernel->run ? RUN_COPY_BYTES : COPY_BYTES, row_bytes(conv, kernel));
 }
 
-/* Pixels whose windows are copied at a time. */
-static uint32_t window_pixels(const qxr_conv *conv, const qxr_row_kernel *kernel)
+/* Bytes behind the copy that are read. */
+static size_t slack(const qxr_conv *conv, const qxr_row_kernel *kernel)
 {
-    const size_t some = WINDOW_BYTES / qxr_whole_bytes(conv, kernel) / kernel->rows * kernel->rows;
-    return qxr_max((uint32_t)some, kernel->rows);
-}
-
-static size_t copied_bytes(const qxr_conv *conv, const qxr_row_kernel *kernel)
-{
-    if (reads_arena(conv, kernel))
-        return 0;
-    return qxr_input_rows(conv, chunk_rows(conv, kernel)) * row_bytes(conv, kernel) + SLACK;
+    return SLACK + (size_t)kernel->run * conv->op->stride[1] * conv->in->extent[0] * kernel->bytes;
 }
 
 size_t qxr_rows_scratch(const qxr_conv *conv, const qxr_row_kernel *kernel)
 {
-    const size_t windows = kernel->whole ? window_pixels(conv, kernel) * qxr_whole_bytes(conv, kernel) : 0u;
-    return windows + copied_bytes(conv, kernel);
+    if (qxr_reads_arena(conv, kernel))
+        return 0;
+    return qxr_input_rows(conv, chunk_rows(conv, kernel)) * row_bytes(conv, kernel) + slack(conv, kernel);
 }
 
 uint32_t qxr_chunk_pixels(const qxr_conv *conv, const qxr_row_kernel *kernel, uint32_t pixel, uint32_t pixels)
 {
     const uint32_t width = conv->out->extent[2];
-    uint32_t end;
-    if (kernel->whole)
-        pixels = qxr_min(pixels, window_pixels(conv, kernel));
-    if (reads_arena(conv, kernel))
+    if (qxr_reads_arena(conv, kernel))
         return pixels;
-    end = (pixel / width + chunk_rows(conv, kernel)) * width;
-    return qxr_min(pixels, end - pixel);
+    return qxr_min(pixels, (pixel / width + chunk_rows(conv, kernel)) * width - pixel);
 }
 
 /* Elements of the arena in 16 bits: plane 0 holds the low half, plane 1 what that leaves, both signed. */
@@ -133,41 +132,21 @@ qxr_window_rows qxr_gather_rows(const qxr_conv *conv, const qxr_row_kernel *kern
     const uint32_t width = conv->out->extent[2], stride = conv->op->stride[0];
     const uint32_t first = pixel / width, count = (pixel + pixels - 1u) / width - first + 1u;
     qxr_window_rows rows = {0};
-    uint8_t *copy;
+    uint8_t *copy = buffers->scratch;
     rows.pixel = (size_t)conv->in->extent[0] * kernel->bytes;
     rows.first_out_row = first;
-    if (reads_arena(conv, kernel)) {
+    if (qxr_reads_arena(conv, kernel)) {
         rows.pitch = rows.pixel * conv->in->extent[2];
         rows.data = buffers->input + (size_t)first * stride * rows.pitch;
         return rows;
     }
     rows.pitch = rows.pixel * qxr_padded_width(conv);
     rows.plane = qxr_input_rows(conv, count) * rows.pitch;
-    /* Windows lie first, so that they are aligned. */
-    copy = buffers->scratch + (kernel->whole ? window_pixels(conv, kernel) * qxr_whole_bytes(conv, kernel) : 0u);
     rows.data = copy;
     for (uint32_t i = 0; i < qxr_input_rows(conv, count); i++)
         copy_row(conv, kernel, buffers->input, first * stride + i - conv->op->padding[0], copy + i * rows.pitch,
                  rows.plane);
     /* Read, and multiplied by zero: any bytes would do, but tools that look for uninitialised memory cannot know. */
-    memset(copy + qxr_input_planes(conv, kernel) * rows.plane, 0, SLACK);
+    memset(copy + qxr_input_planes(conv, kernel) * rows.plane, 0, slack(conv, kernel));
     return rows;
-}
-
-void qxr_copy_windows(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_window_rows *rows, uint32_t group,
-                      uint32_t pixel, uint32_t pixels, uint8_t *to)
-{
-    const qxr_op *op = conv->op;
-    const int joined = op->groups == 1u && op->dilation[1] == 1u;
-    const size_t length = (size_t)conv->group_in * kernel->bytes * (joined ? op->window[1] : 1u);
-    const uint32_t inner = joined ? 1u : op->window[1];
-    const size_t used = (size_t)conv->row * kernel->bytes, all = qxr_whole_bytes(conv, kernel);
-    for (uint32_t p = 0; p < pixels; p++, to += all) {
-        const uint8_t *from = qxr_window_at(conv, rows, pixel + p) + (size_t)group * conv->group_in * kernel->bytes;
-        uint8_t *next = to;
-        for (uint32_t v = 0; v < op->window[0]; v++)
-            for (uint32_t h = 0; h < inner; h++, next += length)
-                memcpy(next, from + v * op->dilation[0] * rows->pitch + h * op->dilation[1] * rows->pixel, length);
-        memset(next, 0, all - used);
-    }
 }

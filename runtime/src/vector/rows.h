@@ -41,9 +41,22 @@ typedef struct qxr_row_kernel {
     uint32_t unit;        /* inputs of a step */
     uint32_t bytes;       /* of an input and of a weight: 1 (u8 x s8) or 2 (i16 x i16) */
     uint32_t rows, block; /* pixels and channels of a product */
-    uint32_t whole;       /* 0, or: the window is copied to one segment, padded to a multiple of so many steps */
-    void (*product)(const qxr_product *product);
+    void (*product)(const qxr_product *product); /* null: the kernel has loops of its own */
+    uint32_t multiple;    /* of the steps of a segment; 0: any number */
+    uint32_t run;         /* windows that are read at equal distances, the last of them of the image or not; 0: none */
 } qxr_row_kernel;
+
+/* Where the packed weights of a convolution lie. */
+typedef struct qxr_rows_layout {
+    uint32_t outer, inner, length; /* segments, and elements of one */
+    uint32_t steps, blocks;        /* steps of a segment, blocks of a group */
+    uint32_t planes;
+    size_t plane_bytes;            /* of one block */
+    size_t sums;                   /* offset of i32 sums[group][block][channel]: base times the sum of the weights */
+    size_t bytes;
+} qxr_rows_layout;
+
+qxr_rows_layout qxr_rows_plan(const qxr_conv *conv, const qxr_row_kernel *kernel);
 
 /* Planes of weights, of `bytes` each, that hold every weight up to the peak. */
 uint32_t qxr_weight_planes(const qxr_conv *conv, const qxr_row_kernel *kernel);
@@ -82,16 +95,8 @@ uint32_t qxr_chunk_pixels(const qxr_conv *conv, const qxr_row_kernel *kernel, ui
 size_t qxr_rows_scratch(const qxr_conv *conv, const qxr_row_kernel *kernel);
 #define QXR_ROWS_LIMIT ((size_t)1 << 26)
 
-/* Bytes of a copied window, for kernels that want one segment. */
-static inline size_t qxr_whole_bytes(const qxr_conv *conv, const qxr_row_kernel *kernel)
-{
-    const size_t unit = (size_t)kernel->unit * (kernel->whole ? kernel->whole : 1u);
-    return qxr_round_up(conv->row, unit) * kernel->bytes;
-}
-
-/* Copies the windows of one group to `to`, [pixel][qxr_whole_bytes]. */
-void qxr_copy_windows(const qxr_conv *conv, const qxr_row_kernel *kernel, const qxr_window_rows *rows, uint32_t group,
-                      uint32_t pixel, uint32_t pixels, uint8_t *to);
+/* Whether input rows are read in place. */
+int qxr_reads_arena(const qxr_conv *conv, const qxr_row_kernel *kernel);
 
 /* First byte under the window of an output pixel. */
 static inline const uint8_t *qxr_window_at(const qxr_conv *conv, const qxr_window_rows *rows, uint32_t pixel)

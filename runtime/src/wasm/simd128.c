@@ -24,4 +24,5 @@ const qxr_isa qxr_isa_simd128 = {
     .store = qxr_simd128_store,
     .tile_elements = 2048,
     .tile_channels = 512,
+    .block_channels = 128,
 };

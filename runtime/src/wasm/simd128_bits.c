@@ -79,5 +79,5 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
 
 const qxr_conv_kernel qxr_simd128_bits = {
     "simd128 bits", qxr_code_bits_suit, qxr_code_bits_packed_size, qxr_code_bits_pack, qxr_code_bits_scratch, tile_of,
-    NULL,
+    NULL, 0,
 };

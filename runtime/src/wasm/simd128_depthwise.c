@@ -52,5 +52,5 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
 
 const qxr_conv_kernel qxr_simd128_depthwise = {
     "simd128 depthwise", qxr_depthwise_suits, packed_size, pack, qxr_depthwise_scratch, tile_of,
-    NULL,
+    NULL, 0,
 };

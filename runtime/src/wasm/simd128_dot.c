@@ -50,7 +50,7 @@ static void product(const qxr_product *p)
         multiply(p, ROWS);
 }
 
-static const qxr_row_kernel words = {UNIT, 2, ROWS, CHANNELS, 0, product};
+static const qxr_row_kernel words = {UNIT, 2, ROWS, CHANNELS, product, 0, 0};
 
 /* Groups of fewer channels would leave most of a block of channels empty. */
 enum { FEWEST_CHANNELS = 2 };
@@ -69,4 +69,4 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
     qxr_rows_tile(conv, &words, buffers, tile, y);
 }
 
-const qxr_conv_kernel qxr_simd128_i16 = {"simd128 i16", suits, packed_size, pack, scratch_size, tile_of, NULL};
+const qxr_conv_kernel qxr_simd128_i16 = {"simd128 i16", suits, packed_size, pack, scratch_size, tile_of, NULL, 0};

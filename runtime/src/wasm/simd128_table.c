@@ -100,5 +100,5 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
 const qxr_conv_kernel qxr_simd128_table = {
     "simd128 table", qxr_code_table_suits, qxr_code_table_packed_size, qxr_code_table_pack, qxr_code_table_scratch,
     tile_of,
-    NULL,
+    NULL, 0,
 };

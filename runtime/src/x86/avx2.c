@@ -24,4 +24,5 @@ const qxr_isa qxr_isa_avx2 = {
     .whole_chain = qxr_avx2_whole_chain,
     .tile_elements = 8192,
     .tile_channels = 512,
+    .block_channels = 128,
 };

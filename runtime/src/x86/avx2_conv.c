@@ -192,7 +192,7 @@ static void product_u8(const qxr_product *p)
         add_narrow(p);
 }
 
-static const qxr_row_kernel u8_rows = {4, 1, 4, 16, 0, product_u8}, i16_rows = {2, 2, 4, 16, 0, product_i16};
+static const qxr_row_kernel u8_rows = {4, 1, 4, 16, product_u8, 0, 0}, i16_rows = {2, 2, 4, 16, product_i16, 0, 0};
 
 /* Groups of fewer channels would leave most of a block of channels empty. */
 enum { FEWEST_CHANNELS = 3 };
@@ -212,7 +212,7 @@ static void u8_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
     qxr_rows_tile(conv, &u8_rows, buffers, tile, y);
 }
 
-const qxr_conv_kernel qxr_avx2_u8 = {"avx2 u8", u8_suits, u8_packed_size, u8_pack, u8_scratch, u8_tile, NULL};
+const qxr_conv_kernel qxr_avx2_u8 = {"avx2 u8", u8_suits, u8_packed_size, u8_pack, u8_scratch, u8_tile, NULL, 0};
 
 static int i16_suits(const qxr_conv *conv)
 {
@@ -228,4 +228,4 @@ static void i16_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, cons
     qxr_rows_tile(conv, &i16_rows, buffers, tile, y);
 }
 
-const qxr_conv_kernel qxr_avx2_i16 = {"avx2 i16", i16_suits, i16_packed_size, i16_pack, i16_scratch, i16_tile, NULL};
+const qxr_conv_kernel qxr_avx2_i16 = {"avx2 i16", i16_suits, i16_packed_size, i16_pack, i16_scratch, i16_tile, NULL, 0};

@@ -12,7 +12,7 @@ enum {
 };
 
 /* Rows are always copied: a vector may end behind the last channel. */
-static const qxr_row_kernel byte_rows = {CHANNELS, 1, 1, CHANNELS, 0, NULL}, word_rows = {CHANNELS, 2, 1, CHANNELS, 0, NULL};
+static const qxr_row_kernel byte_rows = {CHANNELS, 1, 1, CHANNELS, NULL, 0, 0}, word_rows = {CHANNELS, 2, 1, CHANNELS, NULL, 0, 0};
 
 static const qxr_row_kernel *rows_of(const qxr_conv *conv)
 {
@@ -133,4 +133,4 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
     }
 }
 
-const qxr_conv_kernel qxr_avx2_depthwise = {"avx2 depthwise", suits, packed_size, pack, scratch_size, tile_of, NULL};
+const qxr_conv_kernel qxr_avx2_depthwise = {"avx2 depthwise", suits, packed_size, pack, scratch_size, tile_of, NULL, 0};

@@ -247,4 +247,4 @@ static void words_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, co
 }
 
 const qxr_conv_kernel qxr_avx2_table = {"avx2 table", suits, packed_size, qxr_table_pack, scratch_size, tile_of,
-                                        words_tile};
+                                        words_tile, 0};

@@ -340,4 +340,4 @@ static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const
 }
 
 const qxr_conv_kernel qxr_avx2_winograd = {"avx2 winograd", suits,        packed_size,
-                                           qxr_winograd_pack, scratch_size, tile_of, NULL};
+                                           qxr_winograd_pack, scratch_size, tile_of, NULL, 0};

@@ -48,7 +48,7 @@ static void product(const qxr_product *p)
     }
 }
 
-static const qxr_row_kernel rows = {4, 1, ROWS, BLOCK, 0, product};
+static const qxr_row_kernel rows = {4, 1, ROWS, BLOCK, product, 0, 0};
 
 /* A quarter of the block, at least, has to be of use; groups of fewer channels do better with 16 bits in AVX2. */
 enum { FEWEST_CHANNELS = 8 };
@@ -67,7 +67,7 @@ static void tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qx
     qxr_rows_tile(conv, &rows, buffers, part, y);
 }
 
-static const qxr_conv_kernel u8_kernel = {"avx512vnni u8", suits, packed_size, pack, scratch_size, tile, NULL};
+static const qxr_conv_kernel u8_kernel = {"avx512vnni u8", suits, packed_size, pack, scratch_size, tile, NULL, 0};
 static const qxr_conv_kernel *const conv_kernels[] = {&u8_kernel, NULL};
 
 const qxr_isa qxr_isa_avx512vnni = {
@@ -81,4 +81,5 @@ const qxr_isa qxr_isa_avx512vnni = {
     .whole_chain = qxr_avx2_whole_chain,
     .tile_elements = 8192,
     .tile_channels = 512,
+    .block_channels = 128,
 };

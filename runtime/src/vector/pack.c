@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { RUN = 256 }; /* weights that are unpacked at once */
+enum { RUN = 320 }; /* weights at a time: whole bytes of every coding */
 
 uint32_t qxr_weight_planes(const qxr_conv *conv, const qxr_row_kernel *kernel)
 {
@@ -58,14 +58,30 @@ static void put_planes(const qxr_row_kernel *kernel, const qxr_rows_layout *l, u
     }
 }
 
+/* Whole steps of four bytes; returns how many weights they took. */
+static uint32_t put_fours(const int32_t *values, uint32_t count, size_t step, uint8_t *at)
+{
+    uint32_t i = 0;
+    for (; i + 4u <= count; i += 4u, at += step) {
+        const uint8_t four[4] = {(uint8_t)values[i], (uint8_t)values[i + 1u], (uint8_t)values[i + 2u],
+                                 (uint8_t)values[i + 3u]};
+        memcpy(at, four, sizeof four);
+    }
+    return i;
+}
+
 /* Some weights of one segment, from element j of it on; `at` is where the segment begins in this lane. */
 static void put_run(const qxr_row_kernel *kernel, const qxr_rows_layout *l, const int32_t *values, uint32_t count, uint32_t j,
                     uint8_t *at)
 {
     const size_t step = (size_t)kernel->unit * kernel->block * kernel->bytes, last = (kernel->unit - 1u) * kernel->bytes;
-    uint32_t in_step = j % kernel->unit;
+    uint32_t in_step = j % kernel->unit, i = 0;
     at += j / kernel->unit * step + (size_t)in_step * kernel->bytes;
-    for (uint32_t i = 0; i < count; i++) {
+    if (kernel->bytes == 1u && kernel->unit == 4u && l->planes == 1u && in_step == 0u) {
+        i = put_fours(values, count, step, at);
+        at += i / 4u * step;
+    }
+    for (; i < count; i++) {
         if (l->planes > 1u) {
             put_planes(kernel, l, at, values[i]);
         } else if (kernel->bytes == 1u) {

@@ -46,5 +46,7 @@ void qxr_amx_end(void);
 
 /* amx_conv.c */
 extern const qxr_conv_kernel qxr_amx_u8, qxr_amx_codes;
+int qxr_amx_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
+                        const qxr_chain *chain, const qxr_tile *tile);
 
 #endif

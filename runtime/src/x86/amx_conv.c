@@ -7,7 +7,7 @@
  * one of its own. */
 #include <string.h>
 
-#include "x86/amx.h"
+#include "x86/amx_epilogue.h"
 #include "x86/avx2_words.h"
 
 static const qxr_row_kernel rows = {4, 1, PAIR, BLOCK, NULL, TILE_STEPS, RUN};
@@ -64,52 +64,66 @@ static const uint8_t *window_at(const places *g, ptrdiff_t place)
     return g->x + (size_t)(place / g->pitch) * g->row_step + (size_t)(place % g->pitch) * g->step;
 }
 
-/* Where results go. */
+/* Where results go: one of three. */
 typedef struct target {
-    int32_t *y;           /* of the first pixel, first of these lanes; null: they go to `words` */
+    int32_t *y;           /* of the first pixel, first of these lanes */
     int16_t *words;
-    size_t stride;
+    const qxr_epilogue_block *epilogue;
+    size_t pixel, stride; /* pixel of the tensor that is the first */
     uint32_t lane, lanes; /* of the block */
 } target;
 
-/* Values that fit 16 bits. */
-static inline void write_words(const int32_t *from, uint32_t count, int16_t *to)
+/* Sixteen values that fit 16 bits. */
+static inline void store_words(const int32_t *from, int16_t *to)
 {
-    uint32_t c = 0;
-    for (; c + WORDS <= count; c += WORDS) {
-        const __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)(from + c));
-        const __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(from + c + WORDS / 2));
-        const __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xD8);
-        _mm256_storeu_si256((__m256i *)(void *)(to + c), both);
-    }
-    for (; c < count; c++)
-        to[c] = (int16_t)from[c];
+    const __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)from);
+    const __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(from + WORDS / 2));
+    const __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xD8);
+    _mm256_storeu_si256((__m256i *)(void *)to, both);
 }
 
-static inline void write_pixel(const target *to, size_t pixel, const int32_t *sums)
+/* Pixels of all channels of a block. */
+static void write_blocks(const target *to, size_t pixel, int32_t (*sums)[BLOCK], size_t count)
 {
-    sums += to->lane;
+    const size_t stride = to->stride, at = pixel * stride;
     if (to->words)
-        write_words(sums, to->lanes, to->words + pixel * to->stride);
-    else if (to->lanes == BLOCK)
-        memcpy(to->y + pixel * to->stride, sums, BLOCK * sizeof *sums);
+        for (int16_t *y = to->words + at; count; count--, sums++, y += stride) {
+            store_words(sums[0], y);
+            store_words(sums[0] + WORDS, y + WORDS);
+        }
     else
-        memcpy(to->y + pixel * to->stride, sums, to->lanes * sizeof *sums);
+        for (int32_t *y = to->y + at; count; count--, sums++, y += stride)
+            memcpy(y, sums[0], sizeof sums[0]);
+}
+
+static void write_lanes(const target *to, size_t pixel, int32_t (*sums)[BLOCK], size_t count)
+{
+    for (; count; count--, pixel++, sums++)
+        for (uint32_t c = 0; c < to->lanes; c++)
+            if (to->words)
+                to->words[pixel * to->stride + c] = (int16_t)sums[0][to->lane + c];
+            else
+                to->y[pixel * to->stride + c] = sums[0][to->lane + c];
 }
 
 /* The pixels among the places of a run from `place` on. */
 static void write_run(const places *g, ptrdiff_t run, ptrdiff_t place, int32_t (*sums)[BLOCK], const target *to)
 {
     const ptrdiff_t end = run + RUN < g->end ? run + RUN : g->end;
-    if (place < g->first)
-        place = g->first;
-    ptrdiff_t column = place % g->pitch, pixel = place / g->pitch * g->width - g->first;
-    pixel += column < g->width ? column : g->width;
-    for (; place < end; place++) {
-        if (column < g->width)
-            write_pixel(to, (size_t)pixel++, sums[place - run]);
-        if (++column == g->pitch)
-            column = 0;
+    ptrdiff_t count;
+    for (place = place < g->first ? g->first : place; place < end; place += count) {
+        const ptrdiff_t column = place % g->pitch, row = place / g->pitch;
+        count = (column < g->width ? g->width : g->pitch) - column;
+        count = count < end - place ? count : end - place;
+        const size_t pixel = (size_t)(row * g->width + column - g->first);
+        if (column >= g->width)
+            continue;
+        if (to->epilogue)
+            qxr_apply_epilogue(to->epilogue, to->pixel + pixel, sums + (place - run), (size_t)count);
+        else if (to->lanes == BLOCK)
+            write_blocks(to, pixel, sums + (place - run), (size_t)count);
+        else
+            write_lanes(to, pixel, sums + (place - run), (size_t)count);
     }
 }
 
@@ -155,21 +169,23 @@ static void multiply_block(const places *g, qxr_amx_product *p, const block *b, 
     }
 }
 
-/* Where a tile goes: one of both. */
+/* Where a tile goes: one of three. */
 typedef struct result {
     int32_t *y;
     int16_t *words;
+    const qxr_epilogue *epilogue;
     size_t stride;
 } result;
 
-static target target_of(const result *y, const qxr_tile *tile, uint32_t block_channel, uint32_t first, uint32_t last,
+/* Channels `first` to `last` of the block that begins at `channel`; `pixel`: of the tile. */
+static target target_of(const result *y, const qxr_tile *tile, uint32_t channel, uint32_t first, uint32_t last,
                         size_t pixel)
 {
-    target to = {NULL, NULL, y->stride, first - block_channel, last - first};
+    target to = {NULL, NULL, NULL, tile->pixel, y->stride, first - channel, last - first};
     const size_t at = pixel * y->stride + (first - tile->channel);
     if (y->words)
         to.words = y->words + at;
-    else
+    else if (y->y)
         to.y = y->y + at;
     return to;
 }
@@ -196,8 +212,8 @@ static void multiply_group(const qxr_conv *conv, const packing *k, const qxr_con
     for (uint32_t b = (first - start) / BLOCK; start + b * BLOCK < last; b++) {
         const size_t index = (size_t)group * l->blocks + b;
         const uint32_t channel = start + b * BLOCK;
-        const target to =
-            target_of(y, part, channel, qxr_max(first, channel), qxr_min(last, channel + BLOCK), done);
+        target to = target_of(y, part, channel, qxr_max(first, channel), qxr_min(last, channel + BLOCK), done);
+        qxr_epilogue_block epilogue;
         block weights = {packed + index * l->planes * l->plane_bytes, l->plane_bytes, l->planes,
                          (const int32_t *)(const void *)(buffers->packed + k->sums) + index * BLOCK};
         if (k->codes_bytes) {
@@ -205,6 +221,10 @@ static void multiply_group(const qxr_conv *conv, const packing *k, const qxr_con
             p.levels = (const qxr_amx_levels *)(const void *)buffers->packed;
             p.unpacked = buffers->scratch + qxr_round_up(qxr_rows_scratch(conv, &rows), 64u);
             weights.weights = p.unpacked;
+        }
+        if (y->epilogue) {
+            qxr_read_epilogue(y->epilogue, channel, &epilogue);
+            to.epilogue = &epilogue;
         }
         multiply_block(&g, &p, &weights, &to);
     }
@@ -253,14 +273,14 @@ static packing bytes_packing(const qxr_conv *conv)
 static void bytes_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
 {
     const packing k = bytes_packing(conv);
-    const result to = {y, NULL, tile->channels};
+    const result to = {y, NULL, NULL, tile->channels};
     make_tile(conv, &k, buffers, tile, &to);
 }
 
 static void bytes_words(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, qxr_words y)
 {
     const packing k = bytes_packing(conv);
-    const result to = {NULL, y.at, y.pitch};
+    const result to = {NULL, y.at, NULL, y.pitch};
     make_tile(conv, &k, buffers, tile, &to);
 }
 
@@ -271,7 +291,7 @@ const qxr_conv_kernel qxr_amx_u8 = {"amx u8", bytes_suit, bytes_packed, pack_byt
 
 enum {
     LEAST_BYTES = 1 << 20, /* below, bytes stay near from one run to the next */
-    RUN_OF_CODES = 256     /* weights that are read at once */
+    RUN_OF_CODES = 320     /* weights at a time: whole bytes of every coding */
 };
 
 static packing codes_packing(const qxr_conv *conv)
@@ -314,14 +334,17 @@ static int32_t level_of(const qxr_conv *conv, uint32_t code)
     return (int32_t)((code & (2u * sign - 1u)) ^ sign) - (int32_t)sign;
 }
 
-static void put_codes(const qxr_rows_layout *l, const int32_t *codes, uint32_t count, uint32_t first, uint32_t lane,
-                      uint8_t *to)
+/* Some codes of one channel from code `first` on, eight at a time: whole tiles leave no gaps between segments. */
+static void put_codes(const int32_t *codes, uint32_t count, uint32_t first, uint32_t lane, uint8_t *to)
 {
-    for (uint32_t i = 0; i < count; i++) {
-        const uint32_t segment = (first + i) / l->length, j = (first + i) % l->length;
-        const uint32_t step = segment * l->steps + j / 4u, at = step * 4u * BLOCK + lane * 4u + j % 4u;
-        uint8_t *byte = to + at / 256u * 64u + at % 64u;
-        *byte = (uint8_t)(*byte | ((uint32_t)codes[i] & 3u) << at % 256u / 64u * 2u);
+    to += first / 8u * 64u + lane % HALF * 4u;
+    for (uint32_t i = 0; i < count; i += 8u, to += 64u) {
+        uint32_t all = 0, others;
+        for (uint32_t j = 0; j < 4u; j++)
+            all |= (((uint32_t)codes[i + j] & 3u) | ((uint32_t)codes[i + 4u + j] & 3u) << 4) << 8u * j;
+        memcpy(&others, to, sizeof others);
+        others |= all << lane / HALF * 2u;
+        memcpy(to, &others, sizeof others);
     }
 }
 
@@ -335,30 +358,49 @@ static void pack_codes(const qxr_conv *conv, uint8_t *packed)
         levels->first[i] = (int8_t)level_of(conv, i % 4u);
         levels->second[i] = (int8_t)level_of(conv, i / 4u);
     }
-    for (uint32_t o = 0; o < conv->out->extent[0]; o++)
+    for (uint32_t o = 0; o < conv->out->extent[0]; o++) {
+        uint8_t *to = packed + QXR_PACK_HEAD + o / BLOCK * k.codes_bytes;
+        int32_t sum = 0;
         for (uint32_t j = 0; j < conv->row; j += RUN_OF_CODES) {
             const uint32_t count = qxr_min(RUN_OF_CODES, conv->row - j);
             int32_t codes[RUN_OF_CODES];
             qxr_weight_codes(&conv->weights, o, j, count, codes);
-            put_codes(&k.layout, codes, count, j, o % BLOCK, packed + QXR_PACK_HEAD + o / BLOCK * k.codes_bytes);
-            for (uint32_t i = 0; i < count; i++)
-                sums[o] = qxr_wrap_add(sums[o], qxr_wrap_mul(level_of(conv, (uint32_t)codes[i] & 3u), conv->base));
+            put_codes(codes, count, j, o % BLOCK, to);
+            for (uint32_t i = 0; i < count && conv->base; i++)
+                sum += levels->first[(uint32_t)codes[i] & 3u];
         }
+        sums[o] = qxr_wrap_mul(sum, conv->base);
+    }
 }
 
 static void codes_tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
 {
     const packing k = codes_packing(conv);
-    const result to = {y, NULL, tile->channels};
+    const result to = {y, NULL, NULL, tile->channels};
     make_tile(conv, &k, buffers, tile, &to);
 }
 
 static void codes_words(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, qxr_words y)
 {
     const packing k = codes_packing(conv);
-    const result to = {NULL, y.at, y.pitch};
+    const result to = {NULL, y.at, NULL, y.pitch};
     make_tile(conv, &k, buffers, tile, &to);
 }
 
 const qxr_conv_kernel qxr_amx_codes = {"amx codes", codes_suit, codes_packed, pack_codes, codes_scratch, codes_tile,
                                        codes_words, 4};
+
+/* ---- With what follows in the group ---- */
+
+int qxr_amx_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
+                        const qxr_chain *chain, const qxr_tile *tile)
+{
+    const int is_bytes = kernel == &qxr_amx_u8;
+    qxr_epilogue e;
+    if (!conv || (!is_bytes && kernel != &qxr_amx_codes) || !qxr_plan_epilogue(chain, conv, tile, &e))
+        return qxr_avx2_whole_chain(kernel, conv, buffers, chain, tile);
+    const packing k = is_bytes ? bytes_packing(conv) : codes_packing(conv);
+    const result to = {NULL, NULL, &e, 0};
+    make_tile(conv, &k, buffers, tile, &to);
+    return 1;
+}

@@ -167,6 +167,22 @@ for bits in (8, 16, 32):
             lambda graph, x, rng, op=op, bits=bits: graph.add("y", op, narrow(graph, x, rng, bits))  # type: ignore[misc]
         )
 
+for channels in (3, 8, 13, 16, 27, 32, 51, 96):
+
+    @row(f"max pool of codes, {channels} channels")
+    def _(graph: Graph, x: str, rng: np.random.Generator, channels: int = channels) -> None:
+        codes = graph.add("wide", conv(rng, channels, CHANNELS, 1, peak=3), x)
+        thresholds = np.sort(rng.integers(-60000, 60000, (channels, 3)), axis=1)
+        levels = np.array([-90, -7, 3, 110], np.int32)
+        codes = graph.add("codes", Threshold(thresholds, np.ones(channels, np.int8), levels), codes)
+        graph.add("three", MaxPool((3, 3), (2, 2), ((1, 1), (1, 1))), codes)
+        graph.add("two", MaxPool((2, 2), (2, 2)), codes)
+        graph.add("dilated", MaxPool((2, 3), (1, 2), ((0, 1), (2, 2)), (3, 2)), codes)
+        graph.add("all", MaxPool((HEIGHT, WIDTH), (1, 1)), codes)
+        graph.add("each", MaxPool((1, 1), (1, 1)), codes)
+        graph.add("again", MaxPool((3, 3), (1, 1)), graph.add("before", MaxPool((2, 2), (1, 1)), codes))
+
+
 for axis in range(3):
 
     @row(f"concat axis {axis}")

@@ -367,6 +367,8 @@ int qxr_avx2_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, co
     const qxr_tensor *out = qxr_get_tensor(chain->model, qxr_get_header(chain->model)->input_count + chain->group);
     const uint32_t storage = qxr_storage(out), channels = out->extent[0];
     plan p;
+    if (!conv && qxr_avx2_pool_bytes(chain, tile))
+        return 1;
     if ((conv && !kernel->words) || !is_short(chain) || !qxr_fits_words(out) ||
         (storage != QXR_VIRTUAL && storage != QXR_I16) || tile->channel % WORDS || tile->channels % WORDS)
         return 0;

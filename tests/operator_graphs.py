@@ -39,17 +39,21 @@ CHANNELS, HEIGHT, WIDTH = 19, 7, 9
 
 OPERATOR_GRAPHS: dict[str, Build] = {}
 
+IMAGES = {"image of one channel": 1, "image of two channels": 2}
+"""Rows whose image has not three channels."""
+
 
 def operator_graph(name: str) -> tuple[Graph, np.ndarray]:
     """The graph of a row, and three images for it: black, white and random."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     graph = Graph()
-    image = graph.add_input("image", integer((3, HEIGHT, WIDTH), np.zeros(3, np.int64), np.full(3, 255)))
-    graph.add("first", conv(rng, CHANNELS, 3, 3, peak=127, pads=((1, 1), (1, 1))), image)
+    n = IMAGES.get(name, 3)
+    image = graph.add_input("image", integer((n, HEIGHT, WIDTH), np.zeros(n, np.int64), np.full(n, 255)))
+    graph.add("first", conv(rng, CHANNELS, n, 3, peak=127, pads=((1, 1), (1, 1))), image)
     OPERATOR_GRAPHS[name](graph, "first", rng)
     read = {tensor for node in graph.nodes for tensor in node.inputs}
     graph.outputs.extend(node.name for node in graph.nodes if node.name not in read)
-    random = rng.integers(0, 256, (1, 3, HEIGHT, WIDTH))
+    random = rng.integers(0, 256, (1, n, HEIGHT, WIDTH))
     images = np.concatenate([np.zeros_like(random), np.full_like(random, 255), random])
     return graph, images.astype(np.uint8)
 
@@ -92,6 +96,9 @@ def threshold(
     }[levels]
     return Threshold(thresholds, sign, table.astype(np.int32))
 
+
+for name in IMAGES:
+    only(name, lambda rng: Clip(0, None))
 
 for steps in (1, 2, 3, 4, 7, 8, 15, 64, 65, 255, 1000):
     for form in ("line", "table"):

@@ -28,6 +28,7 @@ const qxr_isa qxr_isa_scalar = {
     },
     .load = qxr_scalar_load,
     .store = qxr_scalar_store,
+    .interleave = qxr_scalar_interleave,
     .tile_elements = 512,
     .tile_channels = 16,
     .block_channels = 128,

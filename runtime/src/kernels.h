@@ -79,6 +79,8 @@ typedef struct qxr_isa {
     qxr_tile_function *tile[QXR_OPCODES]; /* by opcode; conv2d goes through `conv` */
     void (*load)(const qxr_tensor *tensor, const uint8_t *data, const qxr_tile *tile, int32_t *x);
     void (*store)(const qxr_tensor *tensor, uint8_t *data, const qxr_tile *tile, const int32_t *y);
+    /* Three planes of bytes, behind each other, to pixels of three channels. */
+    void (*interleave)(const uint8_t *planes, size_t pixels, uint8_t *to);
     int (*chain)(const qxr_chain *chain, const qxr_tile *tile); /* may be null, or return 0: operator by operator */
     /* The first operator of a group with the chain behind it, which may be empty: a convolution by this kernel, or one of
      * another kind if conv is null. May be null, or return 0 with nothing done. */

@@ -1,6 +1,8 @@
 /* The executor: inputs into the arena, group after group, outputs out of it (docs/packed-format.md, section 6). */
 #include "plan.h"
 
+#include <string.h>
+
 #ifndef __STDC_NO_ATOMICS__
 #include <stdatomic.h>
 #endif
@@ -216,16 +218,24 @@ static void run_groups(qxr_group *group, uint32_t threads)
     }
 }
 
-/* Channels-first bytes of the caller to channels last; inputs have base 0. */
-static void copy_input(const qxr_tensor *tensor, uint8_t *arena, const uint8_t *input)
+/* Channels-first bytes of the caller to channels last; inputs have base 0. Images have one channel or three. */
+static void copy_input(const qxr_isa *isa, const qxr_tensor *tensor, uint8_t *arena, const uint8_t *input)
 {
     const size_t channels = tensor->extent[0], pixels = qxr_pixels(tensor);
-    for (size_t c = 0; c < channels; c++) {
-        const uint8_t *from = input + c * pixels;
-        uint8_t *to = arena + tensor->arena_offset + c;
-        for (size_t p = 0; p < pixels; p++)
-            to[p * channels] = from[p];
+    uint8_t *to = arena + tensor->arena_offset;
+    if (channels == 1u) {
+        memcpy(to, input, pixels);
+        return;
     }
+    if (channels == 3u) {
+        while (!isa->interleave)
+            isa = isa->parent;
+        isa->interleave(input, pixels, to);
+        return;
+    }
+    for (size_t c = 0; c < channels; c++, input += pixels)
+        for (size_t p = 0; p < pixels; p++)
+            to[p * channels + c] = input[p];
 }
 
 static void copy_output(const qxr_tensor *tensor, const uint8_t *arena, int32_t *output)
@@ -283,7 +293,7 @@ qxr_status qxr_run(const qxr_model *model, void *arena, size_t arena_size, const
     group.scratch = group.arena + qxr_round_up(header->arena_size, 64u);
     group.sizes = &sizes;
     for (uint32_t i = 0; i < header->input_count; i++)
-        copy_input(qxr_get_tensor(model, i), arena, inputs[i]);
+        copy_input(group.isa, qxr_get_tensor(model, i), group.arena, inputs[i]);
     report(host, 0, header->input_count);
     run_groups(&group, threads);
     for (uint32_t i = 0; i < header->output_count; i++)

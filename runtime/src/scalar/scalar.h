@@ -19,5 +19,6 @@ void qxr_multiply_factors(const qxr_work *work, const qxr_tile *tile, int32_t *y
 
 void qxr_scalar_load(const qxr_tensor *tensor, const uint8_t *data, const qxr_tile *tile, int32_t *x);
 void qxr_scalar_store(const qxr_tensor *tensor, uint8_t *data, const qxr_tile *tile, const int32_t *y);
+void qxr_scalar_interleave(const uint8_t *planes, size_t pixels, uint8_t *to);
 
 #endif

@@ -54,3 +54,10 @@ void qxr_scalar_store(const qxr_tensor *tensor, uint8_t *data, const qxr_tile *t
         qxr_scalar_store_run(tensor, data, (size_t)(tile->pixel + p) * tensor->extent[0] + tile->channel,
                              tile->channels, y + (size_t)p * tile->channels);
 }
+
+void qxr_scalar_interleave(const uint8_t *planes, size_t pixels, uint8_t *to)
+{
+    for (size_t p = 0; p < pixels; p++)
+        for (size_t c = 0; c < 3u; c++)
+            to[3u * p + c] = planes[c * pixels + p];
+}

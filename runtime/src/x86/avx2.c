@@ -20,6 +20,7 @@ const qxr_isa qxr_isa_avx2 = {
     },
     .load = qxr_avx2_load,
     .store = qxr_avx2_store,
+    .interleave = qxr_avx2_interleave,
     .chain = qxr_avx2_chain,
     .whole_chain = qxr_avx2_whole_chain,
     .tile_elements = 8192,

@@ -19,6 +19,7 @@ int qxr_avx2_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, co
 int qxr_avx2_pool_bytes(const qxr_chain *chain, const qxr_tile *tile);
 void qxr_avx2_load(const qxr_tensor *tensor, const uint8_t *data, const qxr_tile *tile, int32_t *x);
 void qxr_avx2_store(const qxr_tensor *tensor, uint8_t *data, const qxr_tile *tile, const int32_t *y);
+void qxr_avx2_interleave(const uint8_t *planes, size_t pixels, uint8_t *to);
 
 /* cpu.c: what this processor and its system allow. */
 int qxr_cpu_has_avx2(void);

@@ -286,3 +286,89 @@ def _(graph: Graph, x: str, rng: np.random.Generator) -> None:
         "rectified", Clip(0, None), graph.add("part", Slice(((0, 16, 1), (1, HEIGHT, 2), (0, WIDTH, 3))), sixteen)
     )
     graph.add("padded", to_words(32), graph.add("pad", Pad(((8, 8), (1, 0), (0, 2))), sixteen))
+
+
+def scaled(rng: np.random.Generator, peak: int, channels: int, shift: int) -> Rescale:
+    """A rescale of values up to a peak to about 29 bits."""
+    most = min(2**31 - 1, 2 ** (29 + shift) // peak)
+    addend = rng.integers(-(2 ** (shift + 25)), 2 ** (shift + 25), channels)
+    return Rescale(rng.integers(-most, most + 1, channels), addend, shift)
+
+
+def few_steps(rng: np.random.Generator, channels: int, steps: int, signs: bool) -> Threshold:
+    """Thresholds for 29 bits, some of which nothing reaches, or everything."""
+    thresholds = rng.integers(-(2**27), 2**27, (channels, steps))
+    thresholds[rng.integers(0, channels, 5)] = INT32_MIN
+    thresholds[rng.integers(0, channels, 5), -1] = INT32_MAX
+    sign = rng.choice(np.array([-1, 1], np.int8), channels) if signs else np.ones(channels, np.int8)
+    return Threshold(np.sort(thresholds, axis=1), sign, np.arange(steps + 1, dtype=np.int32) - 70)
+
+
+def to_codes(graph: Graph, x: str, rng: np.random.Generator, channels: int, book: tuple[int, ...]) -> tuple[str, int]:
+    """A convolution of two-bit codes, and the largest of its results."""
+    codes = graph.add("before", conv(rng, 16, CHANNELS, 1, peak=3), x)
+    thresholds = np.sort(rng.integers(-60000, 60000, (16, 3)), axis=1)
+    codes = graph.add("codes", Threshold(thresholds, np.ones(16, np.int8), np.arange(4, dtype=np.int32)), codes)
+    weight = Weight(rng.choice(np.array(book, np.int32), (channels, 16, 3, 3)), level_set=book)
+    return graph.add("made", Conv2d(weight, pads=SAME), codes), 9 * 16 * 3 * max(abs(level) for level in book)
+
+
+def sum_to_bytes(
+    name: str, channels: int, steps: int, book: tuple[int, ...], bits: int, shifts: tuple[int | None, int | None]
+) -> None:
+    """Thresholds of the sum of a convolution and a stream of 8 or 16 bits, each rescaled, or as it is."""
+
+    def build(graph: Graph, x: str, rng: np.random.Generator) -> None:
+        stream = graph.add("wide", conv(rng, channels, CHANNELS, 1, peak=3), x)
+        limits = {8: (-100, 155), 16: (-30000, 30000)}[bits]
+        to_bits = Rescale(rng.integers(-512, 513, channels), np.zeros(channels, np.int64), 34 - bits, *limits)
+        stream = graph.add("stream", to_bits, stream)
+        made, peak = to_codes(graph, x, rng, channels, book)
+        if shifts[0] is not None:
+            made = graph.add("rescaled", scaled(rng, peak, channels, shifts[0]), made)
+        if shifts[1] is not None:
+            one = 1 if steps == 1 else channels
+            stream = graph.add("rescaled stream", scaled(rng, limits[1], one, shifts[1]), stream)
+        y = graph.add("sum", Add(), *((made, stream) if steps == 3 else (stream, made)))
+        graph.add("end", few_steps(rng, channels, steps, signs=channels > 16), y)
+
+    row(f"sum to bytes, {name}")(build)
+
+
+TWO_BITS, WIDE = (-3, -1, 1, 3), (-700, -1, 1, 699)
+sum_to_bytes("bytes", 24, 3, TWO_BITS, 8, (11, 0))
+sum_to_bytes("bytes, one step", 32, 1, TWO_BITS, 8, (9, 0))
+sum_to_bytes("bytes, shifted", 32, 3, TWO_BITS, 8, (0, 20))
+sum_to_bytes("bytes, shifted, one step", 16, 1, TWO_BITS, 8, (8, 10))
+sum_to_bytes("words, shifted", 48, 3, TWO_BITS, 16, (11, 9))
+sum_to_bytes("words, one step", 32, 1, TWO_BITS, 16, (31, 0))
+sum_to_bytes("as they are", 16, 3, TWO_BITS, 8, (None, None))
+sum_to_bytes("stream as it is", 32, 1, TWO_BITS, 16, (7, None))
+sum_to_bytes("wide, bytes", 30, 3, WIDE, 8, (5, 0))
+sum_to_bytes("wide, bytes, one step", 17, 1, WIDE, 8, (13, 0))
+sum_to_bytes("wide, bytes, shifted", 16, 3, WIDE, 8, (1, 15))
+sum_to_bytes("wide, words", 33, 1, WIDE, 16, (12, 12))
+sum_to_bytes("wide, as they are", 40, 3, WIDE, 8, (None, None))
+
+
+def border_to_bytes(name: str, channels: int, steps: int, book: tuple[int, ...], scale: bool, widths: int) -> None:
+    """Thresholds of a convolution, times a number, with the bias of a border of which `widths` columns are alike."""
+
+    def build(graph: Graph, x: str, rng: np.random.Generator) -> None:
+        made, peak = to_codes(graph, x, rng, channels, book)
+        if scale:
+            made = graph.add("rescaled", scaled(rng, peak, channels, 0), made)
+        values = rng.integers(-(2**27), 2**27, (channels, 3, 4))
+        rows, columns = np.array([0, 1, 1, 1, 1, 1, 2]), rng.integers(0, 4, WIDTH)
+        columns[WIDTH - widths :] = 3
+        biased = graph.add("biased", BorderBias(values, rows, columns), made)
+        graph.add("end", few_steps(rng, channels, steps, signs=channels > 16), biased)
+
+    row(f"border to bytes, {name}")(build)
+
+
+border_to_bytes("three steps", 40, 3, WIDE, scale=True, widths=7)
+border_to_bytes("one step", 16, 1, WIDE, scale=True, widths=9)
+border_to_bytes("as it is", 21, 3, WIDE, scale=False, widths=8)
+border_to_bytes("words", 32, 1, TWO_BITS, scale=True, widths=3)
+border_to_bytes("words as they are", 16, 3, TWO_BITS, scale=False, widths=1)

@@ -3,6 +3,7 @@
  * the operator before it. */
 #include <string.h>
 
+#include "x86/avx2_chain_bytes.h"
 #include "x86/avx2_lanes.h"
 #include "x86/avx2_words.h"
 
@@ -42,6 +43,8 @@ typedef struct plan {
     uint32_t c, lanes;                     /* first channel within the tile */
     operand slot[QXR_SLOTS];
     qxr_words made;                        /* the result of the operator before the chain, if it has 16 bits */
+    int to_bytes;                          /* in one go */
+    qxr_byte_chain byte_chain;
     uint32_t steps;
     step step[MOST_STEPS];
 } plan;
@@ -330,6 +333,10 @@ static void run_step(const plan *p, const step *s, uint32_t done, uint32_t pixel
 static void run_column(plan *p, uint32_t c, uint32_t lanes)
 {
     strip strips[STRIPS];
+    if (p->to_bytes && lanes == LANES) {
+        qxr_run_byte_chain(&p->byte_chain, p->chain, p->tile, c, p->made);
+        return;
+    }
     p->c = c;
     p->lanes = lanes;
     p->steps = 0;
@@ -354,6 +361,7 @@ int qxr_avx2_chain(const qxr_chain *chain, const qxr_tile *tile)
     p.chain = chain;
     p.tile = tile;
     p.made.at = NULL;
+    p.to_bytes = qxr_find_byte_chain(chain, &p.byte_chain);
     for (uint32_t c = 0; c < tile->channels; c += LANES)
         run_column(&p, c, qxr_min(LANES, tile->channels - c));
     return 1;
@@ -385,6 +393,7 @@ int qxr_avx2_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, co
         kernel->words(conv, buffers, tile, p.made);
     else if (!qxr_move_words(chain, tile, p.made))
         return 0;
+    p.to_bytes = qxr_find_byte_chain(chain, &p.byte_chain);
     for (uint32_t c = 0; c < tile->channels && chain->first < chain->end; c += WORDS) {
         const qxr_words made = {p.made.at + c, p.made.pitch};
         if (qxr_chain_words(chain, tile, c, made))

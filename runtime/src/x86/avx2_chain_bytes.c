@@ -1,0 +1,356 @@
+/* Chains that end in few thresholds and bytes: eight channels of four pixels stay in registers from what a convolution has
+ * made to the bytes of the arena. */
+#include "x86/avx2_chain_bytes.h"
+
+#include <string.h>
+
+#include "x86/avx2_lanes.h"
+
+/* The second summand: biases of the border, bytes times a number, or values that are rescaled with a shift. */
+enum { BIAS, BYTES, BYTES_SHIFTED, WORDS_SHIFTED };
+
+/* (x multiplier + addend) >> shift for even and odd channels, which are multiplied separately; of the lower halves of what
+ * is shifted nothing is missing, as the results fit 32 bits. */
+typedef struct shifted {
+    __m256i multiplier[2], addend[2];
+    __m128i shift, rest; /* rest: 32 - shift */
+} shifted;
+
+/* Constants of eight channels. */
+typedef struct column {
+    shifted made, other;
+    __m256i times, more; /* of what was made, and a bias is added to; `times` also of bytes that are added */
+    __m256i threshold[HELD_STEPS];
+    __m256i sign, top;   /* bytes, as two packs order them: -1 where less is more; the level above no threshold */
+} column;
+
+/* Where eight channels of the first pixel lie, and bytes from pixel to pixel. */
+typedef struct place {
+    uint8_t *at;
+    size_t pitch;
+} place;
+
+INLINE __m256i rescaled(const shifted *k, __m256i x)
+{
+    const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(x, k->multiplier[0]), k->addend[0]);
+    const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(x, 32), k->multiplier[1]), k->addend[1]);
+    return _mm256_blend_epi32(_mm256_srl_epi64(even, k->shift), _mm256_sll_epi64(odd, k->rest), 0xAA);
+}
+
+INLINE __m256i load_bytes(const uint8_t *at)
+{
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)at));
+}
+
+/* Less the thresholds above the sum. */
+INLINE __m256i compare(const column *k, const uint8_t *made, const uint8_t *other, int is_words, int second, uint32_t steps)
+{
+    const __m256i x = is_words ? load_words((const int16_t *)(const void *)made)
+                               : load_lanes((const int32_t *)(const void *)made, LANES);
+    __m256i sum, above;
+    if (second == BIAS)
+        sum = _mm256_add_epi32(_mm256_mullo_epi32(x, k->times), k->more);
+    else if (second == BYTES)
+        sum = _mm256_add_epi32(rescaled(&k->made, x), _mm256_mullo_epi32(load_bytes(other), k->times));
+    else if (second == BYTES_SHIFTED)
+        sum = _mm256_add_epi32(rescaled(&k->made, x), rescaled(&k->other, load_bytes(other)));
+    else
+        sum = _mm256_add_epi32(rescaled(&k->made, x),
+                               rescaled(&k->other, load_words((const int16_t *)(const void *)other)));
+    above = _mm256_cmpgt_epi32(k->threshold[0], sum);
+    for (uint32_t i = 1; i < steps; i++)
+        above = _mm256_add_epi32(above, _mm256_cmpgt_epi32(k->threshold[i], sum));
+    return above;
+}
+
+/* Levels of what two packs made of comparisons. */
+INLINE __m256i levels_of(const column *k, __m256i above)
+{
+    return _mm256_add_epi8(_mm256_sub_epi8(_mm256_xor_si256(above, k->sign), k->sign), k->top);
+}
+
+INLINE void whole_fours(const column *constants, place made, place other, place y, uint32_t pixels, int is_words,
+                        int second, uint32_t steps)
+{
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const column k = *constants; /* what is stored cannot change it */
+    for (; pixels >= 4u; pixels -= 4u) {
+        __m256i above[4], all;
+        __m128i low, high;
+        UNROLL_ALL for (uint32_t i = 0; i < 4u; i++)
+            above[i] = compare(&k, made.at + i * made.pitch, other.at + i * other.pitch, is_words, second, steps);
+        all = _mm256_packs_epi16(_mm256_packs_epi32(above[0], above[1]), _mm256_packs_epi32(above[2], above[3]));
+        all = _mm256_permutevar8x32_epi32(levels_of(&k, all), order);
+        low = _mm256_castsi256_si128(all);
+        high = _mm256_extracti128_si256(all, 1);
+        _mm_storel_epi64((__m128i *)(void *)y.at, low);
+        _mm_storeh_pd((double *)(void *)(y.at + y.pitch), _mm_castsi128_pd(low));
+        _mm_storel_epi64((__m128i *)(void *)(y.at + 2u * y.pitch), high);
+        _mm_storeh_pd((double *)(void *)(y.at + 3u * y.pitch), _mm_castsi128_pd(high));
+        made.at += 4u * made.pitch;
+        other.at += 4u * other.pitch;
+        y.at += 4u * y.pitch;
+    }
+}
+
+static void one_pixel(const column *k, const uint8_t *made, const uint8_t *other, uint8_t *y, int is_words, int second,
+                      uint32_t steps)
+{
+    const __m256i above = compare(k, made, other, is_words, second, steps), words = _mm256_packs_epi32(above, above);
+    const __m256i levels = levels_of(k, _mm256_packs_epi16(words, words));
+    const __m128i low = _mm256_castsi256_si128(levels), high = _mm256_extracti128_si256(levels, 1);
+    _mm_storel_epi64((__m128i *)(void *)y, _mm_unpacklo_epi32(low, high));
+}
+
+INLINE void fours_of(const column *k, place made, place other, place y, uint32_t pixels, int is_words, int second,
+                      uint32_t steps)
+{
+    if (steps == 1u)
+        whole_fours(k, made, other, y, pixels, is_words, second, 1);
+    else
+        whole_fours(k, made, other, y, pixels, is_words, second, 3);
+}
+
+static void add(const column *k, place made, place other, place y, uint32_t pixels, int is_words, int second,
+                uint32_t steps)
+{
+    switch (2 * second + (is_words != 0)) {
+    case 2 * BIAS:
+        fours_of(k, made, other, y, pixels, 0, BIAS, steps);
+        break;
+    case 2 * BIAS + 1:
+        fours_of(k, made, other, y, pixels, 1, BIAS, steps);
+        break;
+    case 2 * BYTES:
+        fours_of(k, made, other, y, pixels, 0, BYTES, steps);
+        break;
+    case 2 * BYTES + 1:
+        fours_of(k, made, other, y, pixels, 1, BYTES, steps);
+        break;
+    case 2 * BYTES_SHIFTED:
+        fours_of(k, made, other, y, pixels, 0, BYTES_SHIFTED, steps);
+        break;
+    case 2 * BYTES_SHIFTED + 1:
+        fours_of(k, made, other, y, pixels, 1, BYTES_SHIFTED, steps);
+        break;
+    case 2 * WORDS_SHIFTED:
+        fours_of(k, made, other, y, pixels, 0, WORDS_SHIFTED, steps);
+        break;
+    default:
+        fours_of(k, made, other, y, pixels, 1, WORDS_SHIFTED, steps);
+        break;
+    }
+    for (uint32_t i = pixels - pixels % 4u; i < pixels; i++)
+        one_pixel(k, made.at + i * made.pitch, other.at + i * other.pitch, y.at + i * y.pitch, is_words, second, steps);
+}
+
+/* How many of `count` bytes are the first of them, most of a row as a rule. */
+static uint32_t equal_bytes(const uint8_t *bytes, uint32_t count)
+{
+    uint32_t i = 1;
+    for (; i + 8u <= count; i += 8u) {
+        uint64_t here, before;
+        memcpy(&here, bytes + i, sizeof here);
+        memcpy(&before, bytes + i - 1u, sizeof before);
+        if (here != before)
+            break;
+    }
+    while (i < count && bytes[i] == bytes[0])
+        i++;
+    return i;
+}
+
+/* Pixels of one class after the other. */
+static void add_biases(const column *constants, const qxr_work *bias, const qxr_tile *tile, uint32_t channel,
+                       place made, place y, int is_words, uint32_t steps)
+{
+    const qxr_tensor *out = bias->out;
+    const uint32_t channels = out->extent[0], width = out->extent[2], end = tile->pixel + tile->pixels;
+    const uint32_t column_classes = (uint32_t)bias->op->second;
+    const int32_t *values = qxr_constants32(bias);
+    const uint8_t *rows = (const uint8_t *)(values + (size_t)bias->op->first * column_classes * channels);
+    const uint8_t *columns = rows + out->extent[1];
+    column k = *constants;
+    for (uint32_t pixel = tile->pixel, count; pixel < end; pixel += count) {
+        const uint32_t at = pixel % width;
+        const size_t class = (size_t)rows[pixel / width] * column_classes + columns[at];
+        count = equal_bytes(columns + at, qxr_min(width - at, end - pixel));
+        k.more = _mm256_add_epi32(constants->more, load_lanes(values + class * channels + channel, LANES));
+        add(&k, made, made, y, count, is_words, BIAS, steps);
+        made.at += count * made.pitch;
+        y.at += count * y.pitch;
+    }
+}
+
+static int32_t shift_of(const qxr_work *rescale) { return rescale->op ? rescale->op->parameter : 0; }
+
+/* What is multiplied and added, for even and odd channels; an operand less `base`, which what is stored lacks. Without an
+ * operator the operand itself. */
+static void read_rescale(const qxr_work *work, uint32_t channel, int32_t base, shifted *k)
+{
+    const __m256i more = _mm256_set1_epi32(base);
+    k->multiplier[0] = _mm256_set1_epi32(1);
+    k->addend[0] = k->addend[1] = _mm256_setzero_si256();
+    if (work->op && work->op->flags & QXR_PER_CHANNEL) {
+        const int64_t *addend = (const int64_t *)(const void *)qxr_constants(work);
+        const int32_t *multiplier = (const int32_t *)(addend + work->out->extent[0]);
+        const __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)(addend + channel));
+        const __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(addend + channel + 4u));
+        k->multiplier[0] = load_lanes(multiplier + channel, LANES);
+        k->addend[0] = _mm256_permute4x64_epi64(_mm256_unpacklo_epi64(low, high), 0xD8);
+        k->addend[1] = _mm256_permute4x64_epi64(_mm256_unpackhi_epi64(low, high), 0xD8);
+    } else if (work->op) {
+        const int64_t *addend = (const int64_t *)(const void *)qxr_constants(work);
+        k->multiplier[0] = _mm256_set1_epi32(*(const int32_t *)(addend + 1));
+        k->addend[0] = k->addend[1] = _mm256_set1_epi64x(*addend);
+    }
+    k->multiplier[1] = _mm256_srli_epi64(k->multiplier[0], 32);
+    for (uint32_t i = 0; i < 2u; i++)
+        k->addend[i] = _mm256_add_epi64(k->addend[i], _mm256_mul_epi32(more, k->multiplier[i]));
+    k->shift = _mm_cvtsi32_si128(shift_of(work));
+    k->rest = _mm_cvtsi32_si128(32 - shift_of(work));
+}
+
+/* -x >= t is the opposite of 1 - t > x, so channels of a negative sign count the thresholds 1 - t that lie above. */
+static void read_thresholds(const qxr_work *work, const qxr_tile *tile, uint32_t c, column *k)
+{
+    const uint32_t none = (uint32_t)work->op->first - (uint32_t)qxr_base(work->out); /* the level at no threshold */
+    const __m256i one = _mm256_set1_epi32(1), least = _mm256_set1_epi32(INT32_MIN + 2);
+    qxr_threshold_column t;
+    __m256i sign;
+    qxr_read_threshold(work, tile, c, LANES, &t);
+    for (uint32_t i = 0; i < HELD_STEPS; i++) {
+        const __m256i turned = _mm256_sub_epi32(one, _mm256_max_epi32(t.held[i], least));
+        k->threshold[i] = _mm256_blendv_epi8(t.held[i], turned, t.sign);
+    }
+    sign = _mm256_packs_epi32(t.sign, t.sign);
+    k->sign = _mm256_packs_epi16(sign, sign);
+    k->top = _mm256_blendv_epi8(_mm256_set1_epi8((char)(none + work->op->count)), _mm256_set1_epi8((char)none), k->sign);
+}
+
+static place place_of(const qxr_chain *chain, const qxr_tensor *t, const qxr_tile *tile, uint32_t channel)
+{
+    const size_t bytes = qxr_element_bytes(t), pitch = t->extent[0] * bytes;
+    const place found = {chain->arena + t->arena_offset + tile->pixel * pitch + channel * bytes, pitch};
+    return found;
+}
+
+static void add_other(const qxr_byte_chain *found, column *k, place made, place other, place y, uint32_t pixels,
+                      int is_words)
+{
+    const uint32_t steps = found->threshold.op->count;
+    if (qxr_storage(found->other) == QXR_I16)
+        add(k, made, other, y, pixels, is_words, WORDS_SHIFTED, steps);
+    else if (shift_of(&found->rescale[1]))
+        add(k, made, other, y, pixels, is_words, BYTES_SHIFTED, steps);
+    else {
+        /* What is added to the bytes' products joins what is added to the other ones, ahead of their shift. */
+        k->times = k->other.multiplier[0];
+        for (uint32_t i = 0; i < 2u; i++)
+            k->made.addend[i] = _mm256_add_epi64(k->made.addend[i], _mm256_sll_epi64(k->other.addend[i], k->made.shift));
+        add(k, made, other, y, pixels, is_words, BYTES, steps);
+    }
+}
+
+void qxr_run_byte_chain(const qxr_byte_chain *found, const qxr_chain *chain, const qxr_tile *tile, uint32_t c,
+                        qxr_words words)
+{
+    const uint32_t channel = tile->channel + c;
+    const place y = place_of(chain, found->threshold.out, tile, channel);
+    int32_t *slot = chain->slots + qxr_slot(found->made) * chain->elements + c;
+    place made = {(uint8_t *)slot, tile->channels * sizeof *slot};
+    column k;
+    if (words.at) {
+        made.at = (uint8_t *)(words.at + c);
+        made.pitch = words.pitch * sizeof *words.at;
+    }
+    read_thresholds(&found->threshold, tile, c, &k);
+    read_rescale(&found->rescale[0], channel, 0, &k.made);
+    if (found->other) {
+        const int32_t base = qxr_storage(found->other) == QXR_U8 ? qxr_base(found->other) : 0;
+        read_rescale(&found->rescale[1], channel, base, &k.other);
+        add_other(found, &k, made, place_of(chain, found->other, tile, channel), y, tile->pixels, words.at != NULL);
+    } else {
+        k.times = k.made.multiplier[0];
+        k.more = _mm256_blend_epi32(k.made.addend[0], _mm256_slli_epi64(k.made.addend[1], 32), 0xAA);
+        add_biases(&k, &found->bias, tile, channel, made, y, words.at != NULL,
+                   found->threshold.op->count);
+    }
+}
+
+/* ---- Which chains these are. */
+
+/* A tensor of the chain, with the operator that made it unless that is the group's first, or none of the group. */
+static qxr_work work_of(const qxr_chain *chain, uint32_t tensor)
+{
+    const uint32_t made = qxr_get_header(chain->model)->input_count + chain->group;
+    qxr_work work = {chain->model, NULL, {NULL, NULL}, qxr_get_tensor(chain->model, tensor), chain->arena, {NULL, NULL}};
+    if (tensor > made) {
+        work.op = qxr_get_op(chain->model, tensor - made + chain->group);
+        work.in[0] = qxr_get_tensor(chain->model, work.op->input[0]);
+    }
+    return work;
+}
+
+static int has_few_steps(const qxr_work *work)
+{
+    const qxr_op *op = work->op;
+    const int turned = op->opcode == QXR_THRESHOLD && op->flags & QXR_SIGNS;
+    return op->opcode == QXR_THRESHOLD && (op->count == 1u || op->count == 3u) && !(op->flags & QXR_LEVEL_TABLE) &&
+           op->second == 1 && qxr_storage(work->out) == QXR_U8 &&
+           (!turned || (work->in[0]->lo > INT32_MIN && work->in[0]->hi < INT32_MAX));
+}
+
+/* A tensor as it is, or the rescale that made it, if the ranges that were proven when the file was opened show that it never
+ * clamps. `raw`: the tensor behind it. 0: neither. */
+static int find_summand(const qxr_chain *chain, uint32_t tensor, qxr_work *rescale, uint32_t *raw)
+{
+    const uint32_t made = qxr_get_header(chain->model)->input_count + chain->group;
+    *rescale = work_of(chain, tensor);
+    *raw = tensor;
+    if (!rescale->op)
+        return 1;
+    *raw = rescale->op->input[0];
+    return rescale->op->opcode == QXR_RESCALE && rescale->op->parameter < 32u && *raw <= made &&
+           rescale->out->lo > rescale->op->first && rescale->out->hi < rescale->op->second;
+}
+
+int qxr_find_byte_chain(const qxr_chain *chain, qxr_byte_chain *found)
+{
+    const uint32_t inputs = qxr_get_header(chain->model)->input_count, made = inputs + chain->group;
+    uint32_t raw = made, other = made, operators = 2;
+    qxr_work sum;
+    if (chain->first == chain->group || chain->end - chain->first < 2u)
+        return 0;
+    found->threshold = work_of(chain, inputs + chain->end - 1u);
+    sum = work_of(chain, found->threshold.op->input[0]);
+    if (!has_few_steps(&found->threshold) || !sum.op)
+        return 0;
+    for (uint32_t k = chain->first; k + 1u < chain->end; k++)
+        if (qxr_storage(qxr_get_tensor(chain->model, inputs + k)) != QXR_VIRTUAL)
+            return 0;
+    found->made = qxr_get_tensor(chain->model, made);
+    found->bias = sum;
+    found->other = NULL;
+    if (!find_summand(chain, sum.op->input[0], &found->rescale[0], &raw))
+        return 0;
+    if (sum.op->opcode == QXR_ADD) {
+        if (!find_summand(chain, sum.op->input[1], &found->rescale[1], &other))
+            return 0;
+        if (other == made) {
+            const qxr_work first = found->rescale[0];
+            found->rescale[0] = found->rescale[1];
+            found->rescale[1] = first;
+            other = raw;
+            raw = made;
+        }
+        found->other = qxr_get_tensor(chain->model, other);
+        operators += found->rescale[1].op != NULL;
+        if (other == made || qxr_storage(found->other) == QXR_I32)
+            return 0;
+    } else if (sum.op->opcode != QXR_BORDER_BIAS || shift_of(&found->rescale[0])) {
+        return 0;
+    }
+    operators += found->rescale[0].op != NULL;
+    return raw == made && operators == chain->end - chain->first;
+}

@@ -1,0 +1,24 @@
+/* Chains that end in few thresholds and bytes, computed without storing anything between. */
+#ifndef QXR_AVX2_CHAIN_BYTES_H
+#define QXR_AVX2_CHAIN_BYTES_H
+
+#include "x86/avx2.h"
+#include "x86/avx2_words.h"
+
+/* What such a chain computes: the thresholds of made * m + bias, or of rescaled(made) + rescaled(other). */
+typedef struct qxr_byte_chain {
+    qxr_work threshold;
+    qxr_work rescale[2]; /* of what the group's first operator made, and of the other; op null: taken as it is */
+    qxr_work bias;       /* op null: there is another summand */
+    const qxr_tensor *made, *other;
+} qxr_byte_chain;
+
+/* Whether the chain has one of these forms. */
+int qxr_find_byte_chain(const qxr_chain *chain, qxr_byte_chain *found);
+
+/* The chain for eight channels from the tile's channel c on. `made`: the first operator's result if it has 16 bits; else it
+ * lies in its slot. */
+void qxr_run_byte_chain(const qxr_byte_chain *found, const qxr_chain *chain, const qxr_tile *tile, uint32_t c,
+                        qxr_words made);
+
+#endif

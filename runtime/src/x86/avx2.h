@@ -14,8 +14,8 @@ int qxr_avx2_chain(const qxr_chain *chain, const qxr_tile *tile);
 int qxr_avx2_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
                          const qxr_chain *chain, const qxr_tile *tile);
 
-/* avx2_pool.c: a maximum pool alone in its group, of bytes to bytes of the same base. Returns 0, with nothing done, where
- * the group is another. */
+/* avx2_pool.c: a maximum pool alone in its group, of bytes to bytes of the same base. Returns 0, with nothing done, for
+ * any other group. */
 int qxr_avx2_pool_bytes(const qxr_chain *chain, const qxr_tile *tile);
 void qxr_avx2_load(const qxr_tensor *tensor, const uint8_t *data, const qxr_tile *tile, int32_t *x);
 void qxr_avx2_store(const qxr_tensor *tensor, uint8_t *data, const qxr_tile *tile, const int32_t *y);

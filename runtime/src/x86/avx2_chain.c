@@ -43,8 +43,6 @@ typedef struct plan {
     uint32_t c, lanes;                     /* first channel within the tile */
     operand slot[QXR_SLOTS];
     qxr_words made;                        /* the result of the operator before the chain, if it has 16 bits */
-    int to_bytes;                          /* in one go */
-    qxr_byte_chain byte_chain;
     uint32_t steps;
     step step[MOST_STEPS];
 } plan;
@@ -333,10 +331,6 @@ static void run_step(const plan *p, const step *s, uint32_t done, uint32_t pixel
 static void run_column(plan *p, uint32_t c, uint32_t lanes)
 {
     strip strips[STRIPS];
-    if (p->to_bytes && lanes == LANES) {
-        qxr_run_byte_chain(&p->byte_chain, p->chain, p->tile, c, p->made);
-        return;
-    }
     p->c = c;
     p->lanes = lanes;
     p->steps = 0;
@@ -355,14 +349,20 @@ static int is_short(const qxr_chain *chain) { return (chain->end - chain->first)
 
 int qxr_avx2_chain(const qxr_chain *chain, const qxr_tile *tile)
 {
+    qxr_byte_chain to_bytes;
+    uint32_t done = 0;
     plan p;
     if (!is_short(chain))
         return 0;
     p.chain = chain;
     p.tile = tile;
     p.made.at = NULL;
-    p.to_bytes = qxr_find_byte_chain(chain, &p.byte_chain);
-    for (uint32_t c = 0; c < tile->channels; c += LANES)
+    p.made.pitch = 0;
+    if (qxr_find_byte_chain(chain, &to_bytes)) {
+        done = tile->channels - tile->channels % LANES;
+        qxr_run_byte_chain(&to_bytes, chain, tile, done, p.made);
+    }
+    for (uint32_t c = done; c < tile->channels; c += LANES)
         run_column(&p, c, qxr_min(LANES, tile->channels - c));
     return 1;
 }
@@ -374,6 +374,7 @@ int qxr_avx2_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, co
 {
     const qxr_tensor *out = qxr_get_tensor(chain->model, qxr_get_header(chain->model)->input_count + chain->group);
     const uint32_t storage = qxr_storage(out), channels = out->extent[0];
+    qxr_byte_chain to_bytes;
     plan p;
     if (!conv && qxr_avx2_pool_bytes(chain, tile))
         return 1;
@@ -393,7 +394,10 @@ int qxr_avx2_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, co
         kernel->words(conv, buffers, tile, p.made);
     else if (!qxr_move_words(chain, tile, p.made))
         return 0;
-    p.to_bytes = qxr_find_byte_chain(chain, &p.byte_chain);
+    if (qxr_find_byte_chain(chain, &to_bytes) && to_bytes.is_wide) {
+        qxr_run_byte_chain(&to_bytes, chain, tile, tile->channels, p.made);
+        return 1;
+    }
     for (uint32_t c = 0; c < tile->channels && chain->first < chain->end; c += WORDS) {
         const qxr_words made = {p.made.at + c, p.made.pitch};
         if (qxr_chain_words(chain, tile, c, made))

@@ -1,5 +1,5 @@
-/* Chains that end in few thresholds and bytes: eight channels of four pixels stay in registers from what a convolution has
- * made to the bytes of the arena. */
+/* Chains that end in few thresholds and bytes: eight channels of four pixels stay in registers from what a convolution
+ * has made to the bytes of the arena. */
 #include "x86/avx2_chain_bytes.h"
 
 #include <string.h>
@@ -9,8 +9,8 @@
 /* The second summand: biases of the border, bytes times a number, or values that are rescaled with a shift. */
 enum { BIAS, BYTES, BYTES_SHIFTED, WORDS_SHIFTED };
 
-/* (x multiplier + addend) >> shift for even and odd channels, which are multiplied separately; of the lower halves of what
- * is shifted nothing is missing, as the results fit 32 bits. */
+/* (x multiplier + addend) >> shift for even and odd channels, which are multiplied separately. The results fit 32 bits,
+ * so the sign that a logical shift loses is not missed. */
 typedef struct shifted {
     __m256i multiplier[2], addend[2];
     __m128i shift, rest; /* rest: 32 - shift */
@@ -21,7 +21,7 @@ typedef struct column {
     shifted made, other;
     __m256i times, more; /* of what was made, and a bias is added to; `times` also of bytes that are added */
     __m256i threshold[HELD_STEPS];
-    __m256i sign, top;   /* bytes, as two packs order them: -1 where less is more; the level above no threshold */
+    __m256i sign, top;   /* bytes, as two packs order them: -1 where the sign is; the level with no threshold above */
 } column;
 
 /* Where eight channels of the first pixel lie, and bytes from pixel to pixel. */
@@ -43,7 +43,8 @@ INLINE __m256i load_bytes(const uint8_t *at)
 }
 
 /* Less the thresholds above the sum. */
-INLINE __m256i compare(const column *k, const uint8_t *made, const uint8_t *other, int is_words, int second, uint32_t steps)
+INLINE __m256i compare(const column *k, const uint8_t *made, const uint8_t *other, int is_words, int second,
+                       uint32_t steps)
 {
     const __m256i x = is_words ? load_words((const int16_t *)(const void *)made)
                                : load_lanes((const int32_t *)(const void *)made, LANES);
@@ -103,7 +104,7 @@ static void one_pixel(const column *k, const uint8_t *made, const uint8_t *other
 }
 
 INLINE void fours_of(const column *k, place made, place other, place y, uint32_t pixels, int is_words, int second,
-                      uint32_t steps)
+                     uint32_t steps)
 {
     if (steps == 1u)
         whole_fours(k, made, other, y, pixels, is_words, second, 1);
@@ -111,8 +112,8 @@ INLINE void fours_of(const column *k, place made, place other, place y, uint32_t
         whole_fours(k, made, other, y, pixels, is_words, second, 3);
 }
 
-static void add(const column *k, place made, place other, place y, uint32_t pixels, int is_words, int second,
-                uint32_t steps)
+static void add_pixels(const column *k, place made, place other, place y, uint32_t pixels, int is_words, int second,
+                       uint32_t steps)
 {
     switch (2 * second + (is_words != 0)) {
     case 2 * BIAS:
@@ -176,7 +177,7 @@ static void add_biases(const column *constants, const qxr_work *bias, const qxr_
         const size_t class = (size_t)rows[pixel / width] * column_classes + columns[at];
         count = equal_bytes(columns + at, qxr_min(width - at, end - pixel));
         k.more = _mm256_add_epi32(constants->more, load_lanes(values + class * channels + channel, LANES));
-        add(&k, made, made, y, count, is_words, BIAS, steps);
+        add_pixels(&k, made, made, y, count, is_words, BIAS, steps);
         made.at += count * made.pitch;
         y.at += count * y.pitch;
     }
@@ -184,11 +185,9 @@ static void add_biases(const column *constants, const qxr_work *bias, const qxr_
 
 static int32_t shift_of(const qxr_work *rescale) { return rescale->op ? rescale->op->parameter : 0; }
 
-/* What is multiplied and added, for even and odd channels; an operand less `base`, which what is stored lacks. Without an
- * operator the operand itself. */
+/* Constants for what is stored, which lies `base` below the operand. Without an operator the operand itself. */
 static void read_rescale(const qxr_work *work, uint32_t channel, int32_t base, shifted *k)
 {
-    const __m256i more = _mm256_set1_epi32(base);
     k->multiplier[0] = _mm256_set1_epi32(1);
     k->addend[0] = k->addend[1] = _mm256_setzero_si256();
     if (work->op && work->op->flags & QXR_PER_CHANNEL) {
@@ -205,76 +204,96 @@ static void read_rescale(const qxr_work *work, uint32_t channel, int32_t base, s
         k->addend[0] = k->addend[1] = _mm256_set1_epi64x(*addend);
     }
     k->multiplier[1] = _mm256_srli_epi64(k->multiplier[0], 32);
-    for (uint32_t i = 0; i < 2u; i++)
-        k->addend[i] = _mm256_add_epi64(k->addend[i], _mm256_mul_epi32(more, k->multiplier[i]));
+    for (uint32_t i = 0; i < 2u && base; i++)
+        k->addend[i] = _mm256_add_epi64(k->addend[i], _mm256_mul_epi32(_mm256_set1_epi32(base), k->multiplier[i]));
     k->shift = _mm_cvtsi32_si128(shift_of(work));
     k->rest = _mm_cvtsi32_si128(32 - shift_of(work));
 }
 
 /* -x >= t is the opposite of 1 - t > x, so channels of a negative sign count the thresholds 1 - t that lie above. */
+static void turn_thresholds(const qxr_steps *s, uint32_t channel, uint32_t none, column *k)
+{
+    const __m256i one = _mm256_set1_epi32(1), least = _mm256_set1_epi32(INT32_MIN + 2);
+    int32_t signs[LANES];
+    __m256i sign;
+    for (uint32_t i = 0; i < LANES; i++)
+        signs[i] = qxr_is_negative(s, channel + i) ? -1 : 0;
+    sign = load_lanes(signs, LANES);
+    for (uint32_t i = 0; i < s->count; i++) {
+        const __m256i turned = _mm256_sub_epi32(one, _mm256_max_epi32(k->threshold[i], least));
+        k->threshold[i] = _mm256_blendv_epi8(k->threshold[i], turned, sign);
+    }
+    sign = _mm256_packs_epi32(sign, sign);
+    k->sign = _mm256_packs_epi16(sign, sign);
+    k->top = _mm256_blendv_epi8(k->top, _mm256_set1_epi8((char)none), k->sign);
+}
+
 static void read_thresholds(const qxr_work *work, const qxr_tile *tile, uint32_t c, column *k)
 {
     const uint32_t none = (uint32_t)work->op->first - (uint32_t)qxr_base(work->out); /* the level at no threshold */
-    const __m256i one = _mm256_set1_epi32(1), least = _mm256_set1_epi32(INT32_MIN + 2);
-    qxr_threshold_column t;
-    __m256i sign;
-    qxr_read_threshold(work, tile, c, LANES, &t);
-    for (uint32_t i = 0; i < HELD_STEPS; i++) {
-        const __m256i turned = _mm256_sub_epi32(one, _mm256_max_epi32(t.held[i], least));
-        k->threshold[i] = _mm256_blendv_epi8(t.held[i], turned, t.sign);
-    }
-    sign = _mm256_packs_epi32(t.sign, t.sign);
-    k->sign = _mm256_packs_epi16(sign, sign);
-    k->top = _mm256_blendv_epi8(_mm256_set1_epi8((char)(none + work->op->count)), _mm256_set1_epi8((char)none), k->sign);
+    const qxr_steps s = qxr_read_steps(work, tile);
+    for (uint32_t i = 0; i < s.count; i++)
+        k->threshold[i] = s.stride ? load_lanes(s.thresholds + i * s.stride + c, LANES)
+                                   : _mm256_set1_epi32(s.thresholds[i]);
+    k->sign = _mm256_setzero_si256();
+    k->top = _mm256_set1_epi8((char)(none + s.count));
+    if (s.signs)
+        turn_thresholds(&s, tile->channel + c, none, k);
 }
 
-static place place_of(const qxr_chain *chain, const qxr_tensor *t, const qxr_tile *tile, uint32_t channel)
+static place place_of(const qxr_chain *chain, const qxr_tensor *t, const qxr_tile *tile)
 {
     const size_t bytes = qxr_element_bytes(t), pitch = t->extent[0] * bytes;
-    const place found = {chain->arena + t->arena_offset + tile->pixel * pitch + channel * bytes, pitch};
+    const place found = {chain->arena + t->arena_offset + tile->pixel * pitch + tile->channel * bytes, pitch};
     return found;
 }
 
-static void add_other(const qxr_byte_chain *found, column *k, place made, place other, place y, uint32_t pixels,
-                      int is_words)
+static int is_per_channel(const qxr_work *work) { return work->op && work->op->flags & QXR_PER_CHANNEL; }
+
+/* Constants of what is added to what was made; returns the form it takes. */
+static int read_other(const qxr_byte_chain *found, uint32_t channel, int is_new, column *k)
 {
-    const uint32_t steps = found->threshold.op->count;
-    if (qxr_storage(found->other) == QXR_I16)
-        add(k, made, other, y, pixels, is_words, WORDS_SHIFTED, steps);
-    else if (shift_of(&found->rescale[1]))
-        add(k, made, other, y, pixels, is_words, BYTES_SHIFTED, steps);
-    else {
-        /* What is added to the bytes' products joins what is added to the other ones, ahead of their shift. */
-        k->times = k->other.multiplier[0];
-        for (uint32_t i = 0; i < 2u; i++)
-            k->made.addend[i] = _mm256_add_epi64(k->made.addend[i], _mm256_sll_epi64(k->other.addend[i], k->made.shift));
-        add(k, made, other, y, pixels, is_words, BYTES, steps);
-    }
+    const int is_bytes = qxr_storage(found->other) == QXR_U8;
+    if (is_new || is_per_channel(&found->rescale[1]))
+        read_rescale(&found->rescale[1], channel, is_bytes ? qxr_base(found->other) : 0, &k->other);
+    if (!is_bytes)
+        return WORDS_SHIFTED;
+    if (shift_of(&found->rescale[1]))
+        return BYTES_SHIFTED;
+    /* What is added to the bytes' products joins what is added to the other ones, ahead of their shift. */
+    k->times = k->other.multiplier[0];
+    for (uint32_t i = 0; i < 2u; i++)
+        k->made.addend[i] = _mm256_add_epi64(k->made.addend[i], _mm256_sll_epi64(k->other.addend[i], k->made.shift));
+    return BYTES;
 }
 
-void qxr_run_byte_chain(const qxr_byte_chain *found, const qxr_chain *chain, const qxr_tile *tile, uint32_t c,
+void qxr_run_byte_chain(const qxr_byte_chain *found, const qxr_chain *chain, const qxr_tile *tile, uint32_t channels,
                         qxr_words words)
 {
-    const uint32_t channel = tile->channel + c;
-    const place y = place_of(chain, found->threshold.out, tile, channel);
-    int32_t *slot = chain->slots + qxr_slot(found->made) * chain->elements + c;
-    place made = {(uint8_t *)slot, tile->channels * sizeof *slot};
+    const uint32_t steps = found->threshold.op->count, bytes = words.at ? sizeof *words.at : sizeof *chain->slots;
+    const int is_words = words.at != NULL;
+    int32_t *slot = chain->slots + qxr_slot(found->made) * chain->elements;
+    place y = place_of(chain, found->threshold.out, tile), other = y;
+    place made = {is_words ? (uint8_t *)words.at : (uint8_t *)slot, bytes * (is_words ? words.pitch : tile->channels)};
     column k;
-    if (words.at) {
-        made.at = (uint8_t *)(words.at + c);
-        made.pitch = words.pitch * sizeof *words.at;
-    }
-    read_thresholds(&found->threshold, tile, c, &k);
-    read_rescale(&found->rescale[0], channel, 0, &k.made);
-    if (found->other) {
-        const int32_t base = qxr_storage(found->other) == QXR_U8 ? qxr_base(found->other) : 0;
-        read_rescale(&found->rescale[1], channel, base, &k.other);
-        add_other(found, &k, made, place_of(chain, found->other, tile, channel), y, tile->pixels, words.at != NULL);
-    } else {
-        k.times = k.made.multiplier[0];
-        k.more = _mm256_blend_epi32(k.made.addend[0], _mm256_slli_epi64(k.made.addend[1], 32), 0xAA);
-        add_biases(&k, &found->bias, tile, channel, made, y, words.at != NULL,
-                   found->threshold.op->count);
+    if (found->other)
+        other = place_of(chain, found->other, tile);
+    for (uint32_t c = 0; c < channels; c += LANES) {
+        const uint32_t channel = tile->channel + c;
+        if (c == 0u || is_per_channel(&found->threshold))
+            read_thresholds(&found->threshold, tile, c, &k);
+        read_rescale(&found->rescale[0], channel, 0, &k.made);
+        if (found->other) {
+            const int form = read_other(found, channel, c == 0u, &k);
+            add_pixels(&k, made, other, y, tile->pixels, is_words, form, steps);
+            other.at += LANES * qxr_element_bytes(found->other);
+        } else {
+            k.times = k.made.multiplier[0];
+            k.more = _mm256_blend_epi32(k.made.addend[0], _mm256_slli_epi64(k.made.addend[1], 32), 0xAA);
+            add_biases(&k, &found->bias, tile, channel, made, y, is_words, steps);
+        }
+        made.at += LANES * bytes;
+        y.at += LANES;
     }
 }
 
@@ -284,10 +303,13 @@ void qxr_run_byte_chain(const qxr_byte_chain *found, const qxr_chain *chain, con
 static qxr_work work_of(const qxr_chain *chain, uint32_t tensor)
 {
     const uint32_t made = qxr_get_header(chain->model)->input_count + chain->group;
-    qxr_work work = {chain->model, NULL, {NULL, NULL}, qxr_get_tensor(chain->model, tensor), chain->arena, {NULL, NULL}};
+    const qxr_tensor *out = qxr_get_tensor(chain->model, tensor);
+    qxr_work work = {chain->model, NULL, {NULL, NULL}, out, chain->arena, {NULL, NULL}};
     if (tensor > made) {
         work.op = qxr_get_op(chain->model, tensor - made + chain->group);
         work.in[0] = qxr_get_tensor(chain->model, work.op->input[0]);
+        if (work.op->opcode == QXR_ADD)
+            work.in[1] = qxr_get_tensor(chain->model, work.op->input[1]);
     }
     return work;
 }
@@ -301,8 +323,8 @@ static int has_few_steps(const qxr_work *work)
            (!turned || (work->in[0]->lo > INT32_MIN && work->in[0]->hi < INT32_MAX));
 }
 
-/* A tensor as it is, or the rescale that made it, if the ranges that were proven when the file was opened show that it never
- * clamps. `raw`: the tensor behind it. 0: neither. */
+/* A tensor as it is, or the rescale that made it, if the proven ranges show that it never clamps. `raw`: what is
+ * rescaled. 0: neither. */
 static int find_summand(const qxr_chain *chain, uint32_t tensor, qxr_work *rescale, uint32_t *raw)
 {
     const uint32_t made = qxr_get_header(chain->model)->input_count + chain->group;
@@ -332,6 +354,7 @@ int qxr_find_byte_chain(const qxr_chain *chain, qxr_byte_chain *found)
     found->made = qxr_get_tensor(chain->model, made);
     found->bias = sum;
     found->other = NULL;
+    found->is_wide = 1;
     if (!find_summand(chain, sum.op->input[0], &found->rescale[0], &raw))
         return 0;
     if (sum.op->opcode == QXR_ADD) {
@@ -345,6 +368,7 @@ int qxr_find_byte_chain(const qxr_chain *chain, qxr_byte_chain *found)
             raw = made;
         }
         found->other = qxr_get_tensor(chain->model, other);
+        found->is_wide = !qxr_fits_words(sum.in[0]) || !qxr_fits_words(sum.in[1]);
         operators += found->rescale[1].op != NULL;
         if (other == made || qxr_storage(found->other) == QXR_I32)
             return 0;

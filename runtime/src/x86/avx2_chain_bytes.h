@@ -9,16 +9,17 @@
 typedef struct qxr_byte_chain {
     qxr_work threshold;
     qxr_work rescale[2]; /* of what the group's first operator made, and of the other; op null: taken as it is */
-    qxr_work bias;       /* op null: there is another summand */
+    qxr_work bias;       /* where there is no other */
     const qxr_tensor *made, *other;
+    int is_wide;         /* never done in 16 bits */
 } qxr_byte_chain;
 
 /* Whether the chain has one of these forms. */
 int qxr_find_byte_chain(const qxr_chain *chain, qxr_byte_chain *found);
 
-/* The chain for eight channels from the tile's channel c on. `made`: the first operator's result if it has 16 bits; else it
- * lies in its slot. */
-void qxr_run_byte_chain(const qxr_byte_chain *found, const qxr_chain *chain, const qxr_tile *tile, uint32_t c,
+/* The chain for the tile's first channels, whole eights. `made`: the first operator's result if it has 16 bits; else
+ * null, and it lies in its slot. */
+void qxr_run_byte_chain(const qxr_byte_chain *found, const qxr_chain *chain, const qxr_tile *tile, uint32_t channels,
                         qxr_words made);
 
 #endif

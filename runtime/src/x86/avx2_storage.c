@@ -56,16 +56,18 @@ void qxr_avx2_store(const qxr_tensor *tensor, uint8_t *data, const qxr_tile *til
     qxr_store_tile(tensor, data, tile, store_vectors, y);
 }
 
-/* Byte i of a plane belongs at 3 i, 3 i + 1 or 3 i + 2; modulo 16 each place is taken once. So one shuffle moves sixteen
- * bytes to where they belong in whichever of three vectors, and blends pick from the three planes. */
+static inline __m256i twice(__m128i v) { return _mm256_broadcastsi128_si256(v); }
+
+/* Byte i of a plane belongs at 3 i, 3 i + 1 or 3 i + 2; modulo 16 each place is taken once. So one shuffle moves
+ * sixteen bytes to their places in whichever of three vectors, and blends pick from the three planes. */
 static void interleave_32(const uint8_t *planes, size_t pixels, uint8_t *to)
 {
-    const __m256i at0 = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15, 10, 5));
-    const __m256i at1 = _mm256_broadcastsi128_si256(_mm_setr_epi8(5, 0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15, 10));
-    const __m256i at2 = _mm256_broadcastsi128_si256(_mm_setr_epi8(10, 5, 0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15));
+    const __m256i at0 = twice(_mm_setr_epi8(0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15, 10, 5));
+    const __m256i at1 = twice(_mm_setr_epi8(5, 0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15, 10));
+    const __m256i at2 = twice(_mm_setr_epi8(10, 5, 0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15));
     /* Places 1, 4, ... 13 and 2, 5, ... 14. */
-    const __m256i one = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0));
-    const __m256i two = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0));
+    const __m256i one = twice(_mm_setr_epi8(0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0));
+    const __m256i two = twice(_mm_setr_epi8(0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0));
     const uint8_t *x1 = planes + pixels, *x2 = x1 + pixels;
     const __m256i a = _mm256_shuffle_epi8(_mm256_loadu_si256((const __m256i *)(const void *)planes), at0);
     const __m256i b = _mm256_shuffle_epi8(_mm256_loadu_si256((const __m256i *)(const void *)x1), at1);

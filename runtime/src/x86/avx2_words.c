@@ -136,6 +136,28 @@ static void read_levels(const qxr_work *work, const qxr_steps *s, qxr_word_thres
     k->levels = _mm256_loadu_si256((const __m256i *)(const void *)levels);
 }
 
+static inline __m256i load_eight(const int32_t *at) { return _mm256_loadu_si256((const __m256i *)(const void *)at); }
+
+static int any_above(__m256i a, __m256i b, int32_t limit)
+{
+    const __m256i most = _mm256_set1_epi32(limit), above = _mm256_cmpgt_epi32(_mm256_max_epi32(a, b), most);
+    return !_mm256_testz_si256(above, above);
+}
+
+static int all_above(__m256i a, __m256i b, int32_t limit)
+{
+    const __m256i least = _mm256_set1_epi32(limit), above = _mm256_cmpgt_epi32(_mm256_min_epi32(a, b), least);
+    return _mm256_movemask_epi8(above) == -1;
+}
+
+static __m256i read_signs(const qxr_steps *s, uint32_t channel)
+{
+    int16_t sign[WORDS];
+    for (uint32_t c = 0; c < WORDS; c++)
+        sign[c] = qxr_is_negative(s, channel + c) ? -1 : 0;
+    return load(sign);
+}
+
 int qxr_read_word_threshold(const qxr_work *work, uint32_t channel, qxr_word_threshold *k)
 {
     const qxr_tile whole = {0, 0, 0, work->out->extent[0]};
@@ -144,24 +166,19 @@ int qxr_read_word_threshold(const qxr_work *work, uint32_t channel, qxr_word_thr
     /* Of what is compared, which the sign may have turned round. */
     const int32_t lo = s.signs && -in->hi < in->lo ? -in->hi : in->lo;
     const int32_t hi = s.signs && -in->lo > in->hi ? -in->lo : in->hi;
-    int16_t sign[WORDS];
     memset(k->threshold, 0, FEW * sizeof *k->threshold);
     if (s.count > MOST_WORD_THRESHOLDS || qxr_storage(work->out) != QXR_U8 ||
         (s.signs && (lo <= INT16_MIN || hi > INT16_MAX)))
         return 0;
     for (uint32_t i = 0; i < s.count; i++) {
-        int16_t row[WORDS];
-        for (uint32_t c = 0; c < WORDS; c++) {
-            const int32_t t = s.thresholds[i * s.stride + (s.stride ? channel + c : i)];
-            if ((t > INT16_MAX && hi >= INT16_MAX) || (t <= INT16_MIN && lo < INT16_MIN))
-                return 0; /* what lies beyond 16 bits counts */
-            row[c] = nearest(t);
-        }
-        k->threshold[i] = load(row);
+        const int32_t *row = s.thresholds + i * s.stride + (s.stride ? channel : 0u);
+        const __m256i a = s.stride ? load_eight(row) : _mm256_set1_epi32(s.thresholds[i]);
+        const __m256i b = s.stride ? load_eight(row + WORDS / 2) : a;
+        if ((hi >= INT16_MAX && any_above(a, b, INT16_MAX)) || (lo < INT16_MIN && !all_above(a, b, INT16_MIN)))
+            return 0; /* what lies beyond 16 bits counts */
+        k->threshold[i] = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xD8);
     }
-    for (uint32_t c = 0; c < WORDS; c++)
-        sign[c] = qxr_is_negative(&s, channel + c) ? -1 : 0;
-    k->sign = load(sign);
+    k->sign = s.signs ? read_signs(&s, channel) : _mm256_setzero_si256();
     k->has_signs = s.signs != NULL;
     k->count = s.count;
     read_levels(work, &s, k);

@@ -336,6 +336,16 @@ def sum_to_bytes(
 
 
 TWO_BITS, WIDE = (-3, -1, 1, 3), (-700, -1, 1, 699)
+
+
+@row("two bits to words alone, and to bytes")
+def _(graph: Graph, x: str, rng: np.random.Generator) -> None:
+    to_codes(graph, x, rng, 32, TWO_BITS)
+    for steps in (1, 3):
+        wide = graph.add(f"wide {steps}", conv(rng, 24, CHANNELS, 3, peak=50), x)
+        graph.add(f"end {steps}", few_steps(rng, 24, steps, signs=True), wide)
+
+
 sum_to_bytes("bytes", 24, 3, TWO_BITS, 8, (11, 0))
 sum_to_bytes("bytes, one step", 32, 1, TWO_BITS, 8, (9, 0))
 sum_to_bytes("bytes, shifted", 32, 3, TWO_BITS, 8, (0, 20))

@@ -6,8 +6,8 @@
 
 #include "x86/avx2_lanes.h"
 
-/* The second summand: biases of the border, bytes times a number, or values that are rescaled with a shift. */
-enum { BIAS, BYTES, BYTES_SHIFTED, WORDS_SHIFTED };
+/* The second summand: none, biases of the border, bytes times a number, or values that are rescaled with a shift. */
+enum { NOTHING, BIAS, BYTES, BYTES_SHIFTED, WORDS_SHIFTED };
 
 /* (x multiplier + addend) >> shift for even and odd channels, which are multiplied separately. The results fit 32 bits,
  * so the sign that a logical shift loses is not missed. */
@@ -49,7 +49,9 @@ INLINE __m256i compare(const column *k, const uint8_t *made, const uint8_t *othe
     const __m256i x = is_words ? load_words((const int16_t *)(const void *)made)
                                : load_lanes((const int32_t *)(const void *)made, LANES);
     __m256i sum, above;
-    if (second == BIAS)
+    if (second == NOTHING)
+        sum = x;
+    else if (second == BIAS)
         sum = _mm256_add_epi32(_mm256_mullo_epi32(x, k->times), k->more);
     else if (second == BYTES)
         sum = _mm256_add_epi32(rescaled(&k->made, x), _mm256_mullo_epi32(load_bytes(other), k->times));
@@ -116,6 +118,9 @@ static void add_pixels(const column *k, place made, place other, place y, uint32
                        uint32_t steps)
 {
     switch (2 * second + (is_words != 0)) {
+    case 2 * NOTHING:
+        fours_of(k, made, other, y, pixels, 0, NOTHING, steps);
+        break;
     case 2 * BIAS:
         fours_of(k, made, other, y, pixels, 0, BIAS, steps);
         break;
@@ -282,11 +287,14 @@ void qxr_run_byte_chain(const qxr_byte_chain *found, const qxr_chain *chain, con
         const uint32_t channel = tile->channel + c;
         if (c == 0u || is_per_channel(&found->threshold))
             read_thresholds(&found->threshold, tile, c, &k);
-        read_rescale(&found->rescale[0], channel, 0, &k.made);
+        if (found->other || found->bias.op)
+            read_rescale(&found->rescale[0], channel, 0, &k.made);
         if (found->other) {
             const int form = read_other(found, channel, c == 0u, &k);
             add_pixels(&k, made, other, y, tile->pixels, is_words, form, steps);
             other.at += LANES * qxr_element_bytes(found->other);
+        } else if (!found->bias.op) {
+            add_pixels(&k, made, made, y, tile->pixels, 0, NOTHING, steps);
         } else {
             k.times = k.made.multiplier[0];
             k.more = _mm256_blend_epi32(k.made.addend[0], _mm256_slli_epi64(k.made.addend[1], 32), 0xAA);
@@ -342,11 +350,11 @@ int qxr_find_byte_chain(const qxr_chain *chain, qxr_byte_chain *found)
     const uint32_t inputs = qxr_get_header(chain->model)->input_count, made = inputs + chain->group;
     uint32_t raw = made, other = made, operators = 2;
     qxr_work sum;
-    if (chain->first == chain->group || chain->end - chain->first < 2u)
+    if (chain->first == chain->group || chain->first == chain->end)
         return 0;
     found->threshold = work_of(chain, inputs + chain->end - 1u);
     sum = work_of(chain, found->threshold.op->input[0]);
-    if (!has_few_steps(&found->threshold) || !sum.op)
+    if (!has_few_steps(&found->threshold))
         return 0;
     for (uint32_t k = chain->first; k + 1u < chain->end; k++)
         if (qxr_storage(qxr_get_tensor(chain->model, inputs + k)) != QXR_VIRTUAL)
@@ -354,7 +362,9 @@ int qxr_find_byte_chain(const qxr_chain *chain, qxr_byte_chain *found)
     found->made = qxr_get_tensor(chain->model, made);
     found->bias = sum;
     found->other = NULL;
-    found->is_wide = 1;
+    found->is_wide = sum.op != NULL;
+    if (!sum.op)
+        return found->threshold.op->input[0] == made && chain->end - chain->first == 1u;
     if (!find_summand(chain, sum.op->input[0], &found->rescale[0], &raw))
         return 0;
     if (sum.op->opcode == QXR_ADD) {

@@ -5,11 +5,11 @@
 #include "x86/avx2.h"
 #include "x86/avx2_words.h"
 
-/* What such a chain computes: the thresholds of made * m + bias, or of rescaled(made) + rescaled(other). */
+/* What such a chain computes: the thresholds of made, of made * m + bias, or of rescaled(made) + rescaled(other). */
 typedef struct qxr_byte_chain {
     qxr_work threshold;
     qxr_work rescale[2]; /* of what the group's first operator made, and of the other; op null: taken as it is */
-    qxr_work bias;       /* where there is no other */
+    qxr_work bias;       /* op null: none */
     const qxr_tensor *made, *other;
     int is_wide;         /* never done in 16 bits */
 } qxr_byte_chain;

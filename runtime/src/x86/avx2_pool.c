@@ -120,8 +120,8 @@ INLINE __m128i load_few(const uint8_t *at, uint32_t bytes)
 INLINE void join_wide(taps t, uint32_t channel, uint32_t rows, uint32_t columns)
 {
     __m256i joined = _mm256_setzero_si256();
-    UNROLL_ALL for (uint32_t r = 0; r < rows; r++)
-        UNROLL_ALL for (uint32_t c = 0; c < columns; c++) {
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t c = 0; c < columns; c++) {
             const uint8_t *at = t.first + r * t.row + c * t.column + channel;
             joined = _mm256_max_epu8(joined, _mm256_loadu_si256((const __m256i *)(const void *)at));
         }

@@ -276,7 +276,7 @@ static void replay(const qxr_model *model, const uint8_t *samples, size_t size)
         run r = make_run(model, samples, size, s);
         for (r.threads = 1; r.threads <= MAX_THREADS; r.threads++) {
             r.guard = r.threads == 2u ? 0 : GUARD;
-            for (r.tapped = 0; r.tapped < 2; r.tapped++)
+            for (r.tapped = 2; r.tapped-- > 0;)
                 run_once(&r);
         }
         free_run(&r);

@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #endif
 
-#include "x86/amx.h"
+#include "x86/amx_product.h"
 
 enum { MOST_THRESHOLDS = 15 /* levels are looked up among sixteen */ };
 

@@ -6,7 +6,7 @@
 #include "emulate_amx.h"
 #endif
 
-#include "x86/amx.h"
+#include "x86/amx_product.h"
 
 enum {
     STEPS_PER_STORE = 32, /* after so many the sums of a tile are stored: long chains without a store run slowly */
@@ -120,6 +120,8 @@ INLINE void multiply(const qxr_amx_product *p, int32_t (*sums)[BLOCK], int lower
                     settle_memory();
                 }
                 multiply_step(p->x[0] + at, lower ? p->x[1] + at : NULL, p->step, w, lower, right);
+                if (p->beside)
+                    p->beside(p->context, done, all);
                 if (++done % STEPS_PER_STORE == 0u)
                     _tile_stored(0, sums[0], sizeof sums[0]);
             }

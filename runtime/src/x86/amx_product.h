@@ -1,6 +1,6 @@
 /* Products of AMX tiles: what the convolutions of amx_conv.c ask of amx_product.c. */
-#ifndef QXR_AMX_H
-#define QXR_AMX_H
+#ifndef QXR_AMX_PRODUCT_H
+#define QXR_AMX_PRODUCT_H
 
 #include "x86/avx2.h"
 
@@ -34,6 +34,8 @@ typedef struct qxr_amx_product {
     const qxr_amx_levels *levels;
     const int32_t *init;           /* [BLOCK]: what the sums begin with */
     int right;                     /* whether channels of the second half count */
+    void (*beside)(void *context, uint32_t part, uint32_t parts); /* null, or: called after each tile of inputs */
+    void *context;
 } qxr_amx_product;
 
 /* sums[r][c] = init[c] + sum of the inputs under window r times the weights of channel c; rows of a run that is null, and
@@ -43,10 +45,5 @@ void qxr_amx_multiply(const qxr_amx_product *p, int32_t (*sums)[BLOCK]);
 /* The configuration belongs to the thread, which may be one of the host's: it is set for some products, and given up. */
 void qxr_amx_begin(void);
 void qxr_amx_end(void);
-
-/* amx_conv.c */
-extern const qxr_conv_kernel qxr_amx_u8, qxr_amx_codes;
-int qxr_amx_whole_chain(const qxr_conv_kernel *kernel, const qxr_conv *conv, const qxr_conv_buffers *buffers,
-                        const qxr_chain *chain, const qxr_tile *tile);
 
 #endif

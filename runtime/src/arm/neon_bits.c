@@ -68,7 +68,7 @@ static void product(const qxr_code_product *p)
 
 static void tile_of(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
 {
-    static const qxr_code_kernel kernel = {qxr_neon_pack_codes, product};
+    static const qxr_code_kernel kernel = {qxr_neon_pack_codes, product, QXR_CODE_PIXELS};
     qxr_code_bits_tile(conv, &kernel, buffers, tile, y);
 }
 

@@ -1,7 +1,7 @@
 /* Weights of one-bit codes whose products are counted. */
 #include "vector/codes.h"
 
-static const qxr_code_form form = {8, 1, sizeof(qxr_bits_head)};
+static const qxr_code_form form = {8, 1, 1, sizeof(qxr_bits_head)};
 
 int qxr_code_bits_suit(const qxr_conv *conv)
 {
@@ -12,18 +12,20 @@ int qxr_code_bits_suit(const qxr_conv *conv)
 
 size_t qxr_code_bits_packed_size(const qxr_conv *conv) { return qxr_codes_packed_size(conv, &form); }
 
-void qxr_code_bits_pack(const qxr_conv *conv, uint8_t *packed)
+void qxr_code_bits_pack(const qxr_conv *conv, uint8_t *packed) { qxr_code_bits_pack_as(conv, &form, packed); }
+
+void qxr_code_bits_pack_as(const qxr_conv *conv, const qxr_code_form *as, uint8_t *packed)
 {
     const int32_t value = conv->weights.codebook[1];
-    const uint32_t steps = qxr_code_steps(conv, &form);
-    qxr_codes_pack(conv, &form, 1, packed);
+    const uint32_t steps = qxr_code_steps(conv, as);
+    qxr_codes_pack(conv, as, 1, packed);
     ((qxr_bits_head *)(void *)packed)->value = value;
     for (uint32_t o = 0; o < conv->out->extent[0]; o++) {
-        const uint8_t *weights = qxr_code_weights(conv, &form, packed, o);
-        int32_t *init = qxr_code_init(conv, &form, packed, o);
+        const uint8_t *weights = qxr_code_weights(conv, as, packed, o);
+        int32_t *init = qxr_code_init(conv, as, packed, o);
         uint32_t count = 0;
         for (uint32_t k = 0; k < steps; k++)
-            count += (uint32_t)__builtin_popcount(weights[(size_t)k * QXR_CODE_CHANNELS]);
+            count += (uint32_t)__builtin_popcount(weights[qxr_code_place(conv, as, k)]);
         *init = qxr_wrap_add(*init, qxr_wrap_mul(value, (int32_t)count));
     }
 }

@@ -14,7 +14,7 @@ static uint32_t bits_of(uint32_t peak)
 /* How the codes of a layer are packed; per = 0: not at all. */
 static qxr_code_form form_of(const qxr_conv *conv)
 {
-    qxr_code_form f = {0, bits_of(conv->input_peak), 0};
+    qxr_code_form f = {0, bits_of(conv->input_peak), 1, 0};
     if (conv->weights.entries >= 1u && conv->weights.entries <= 2u && 4u * f.bits <= 8u)
         f.per = 4;
     else if (conv->weights.entries >= 1u && conv->weights.entries <= 4u && 2u * f.bits <= 8u)

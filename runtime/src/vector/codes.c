@@ -34,6 +34,14 @@ size_t qxr_codes_scratch(const qxr_conv *conv, const qxr_code_form *form)
     return qxr_input_rows(conv, chunk_rows(conv, form)) * row_bytes(conv, form) + FILLED;
 }
 
+static int is_joined(const qxr_conv *conv) { return conv->op->dilation[1] == 1u; }
+
+/* Bytes of a segment: taps of a row that are neighbours, or one tap. */
+static uint32_t segment_bytes(const qxr_conv *conv, const qxr_code_form *form)
+{
+    return pixel_bytes(conv, form) * (is_joined(conv) ? conv->op->window[1] : 1u);
+}
+
 uint32_t qxr_code_steps(const qxr_conv *conv, const qxr_code_form *form)
 {
     return (uint32_t)conv->op->window[0] * conv->op->window[1] * pixel_bytes(conv, form);
@@ -45,7 +53,8 @@ static size_t blocks(const qxr_conv *conv) { return (conv->out->extent[0] - 1u) 
 
 static size_t block_bytes(const qxr_conv *conv, const qxr_code_form *form)
 {
-    return (size_t)qxr_code_steps(conv, form) * QXR_CODE_CHANNELS;
+    const uint32_t length = segment_bytes(conv, form), segments = qxr_code_steps(conv, form) / length;
+    return segments * qxr_round_up(length, form->unit) * QXR_CODE_CHANNELS;
 }
 
 size_t qxr_codes_packed_size(const qxr_conv *conv, const qxr_code_form *form)
@@ -56,7 +65,14 @@ size_t qxr_codes_packed_size(const qxr_conv *conv, const qxr_code_form *form)
 uint8_t *qxr_code_weights(const qxr_conv *conv, const qxr_code_form *form, uint8_t *packed, uint32_t channel)
 {
     return packed + form->head_bytes + channel / QXR_CODE_CHANNELS * block_bytes(conv, form) +
-           channel % QXR_CODE_CHANNELS;
+           channel % QXR_CODE_CHANNELS * form->unit;
+}
+
+size_t qxr_code_place(const qxr_conv *conv, const qxr_code_form *form, uint32_t step)
+{
+    const uint32_t length = segment_bytes(conv, form), unit = form->unit;
+    const size_t at = step / length * qxr_round_up(length, unit) + step % length;
+    return at / unit * unit * QXR_CODE_CHANNELS + at % unit;
 }
 
 int32_t *qxr_code_init(const qxr_conv *conv, const qxr_code_form *form, uint8_t *packed, uint32_t channel)
@@ -65,23 +81,41 @@ int32_t *qxr_code_init(const qxr_conv *conv, const qxr_code_form *form, uint8_t 
     return (int32_t *)(void *)init + channel;
 }
 
+/* A byte of codes; their weights join the sum. */
+static uint8_t join_codes(const int32_t *codebook, const int32_t *codes, uint32_t count, uint32_t weight_bits,
+                          int32_t *sum)
+{
+    uint32_t byte = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        byte |= (uint32_t)codes[i] << i * weight_bits;
+        *sum = qxr_wrap_add(*sum, codebook[codes[i]]);
+    }
+    return (uint8_t)byte;
+}
+
+/* All weights of channel o; returns their sum. */
+static int32_t pack_channel(const qxr_conv *conv, const qxr_code_form *form, uint32_t weight_bits, uint32_t o,
+                            uint8_t *to)
+{
+    const uint32_t channels = conv->in->extent[0], bytes = pixel_bytes(conv, form), taps = conv->row / channels;
+    int32_t codes[RUN], sum = 0;
+    for (uint32_t tap = 0; tap < taps; tap++)
+        for (uint32_t c = 0; c < channels; c += RUN) {
+            const uint32_t count = qxr_min(RUN, channels - c);
+            qxr_weight_codes(&conv->weights, o, tap * channels + c, count, codes);
+            for (uint32_t i = 0; i < count; i += form->per)
+                to[qxr_code_place(conv, form, tap * bytes + (c + i) / form->per)] =
+                    join_codes(conv->weights.codebook, codes + i, qxr_min(form->per, count - i), weight_bits, &sum);
+        }
+    return sum;
+}
+
 void qxr_codes_pack(const qxr_conv *conv, const qxr_code_form *form, uint32_t weight_bits, uint8_t *packed)
 {
-    const uint32_t channels = conv->in->extent[0], bytes = pixel_bytes(conv, form);
     memset(packed, 0, qxr_codes_packed_size(conv, form));
     for (uint32_t o = 0; o < conv->out->extent[0]; o++) {
-        uint8_t *to = qxr_code_weights(conv, form, packed, o);
-        int32_t *init = qxr_code_init(conv, form, packed, o), codes[RUN];
-        for (uint32_t first = 0; first < conv->row; first += RUN) {
-            const uint32_t count = qxr_min(RUN, conv->row - first);
-            qxr_weight_codes(&conv->weights, o, first, count, codes);
-            for (uint32_t i = 0; i < count; i++) {
-                const uint32_t tap = (first + i) / channels, c = (first + i) % channels;
-                uint8_t *at = to + ((size_t)tap * bytes + c / form->per) * QXR_CODE_CHANNELS;
-                *at = (uint8_t)(*at | (uint32_t)codes[i] << c % form->per * weight_bits);
-                *init = qxr_wrap_add(*init, qxr_wrap_mul(conv->weights.codebook[codes[i]], conv->base));
-            }
-        }
+        const int32_t sum = pack_channel(conv, form, weight_bits, o, qxr_code_weights(conv, form, packed, o));
+        *qxr_code_init(conv, form, packed, o) = qxr_wrap_mul(sum, conv->base);
     }
 }
 
@@ -89,7 +123,7 @@ int qxr_codes_suit(const qxr_conv *conv, const qxr_code_form *form)
 {
     const uint64_t steps = (uint64_t)conv->op->window[0] * conv->op->window[1] * pixel_bytes(conv, form);
     return conv->op->groups == 1u && steps < SCRATCH_LIMIT / 8u && qxr_codes_scratch(conv, form) <= SCRATCH_LIMIT &&
-           steps * QXR_CODE_CHANNELS * blocks(conv) < QXR_NONE32 / 2u;
+           steps * form->unit * QXR_CODE_CHANNELS * blocks(conv) < QXR_NONE32 / 2u;
 }
 
 /* Input rows. */
@@ -161,34 +195,51 @@ static qxr_window_rows pack_rows(const qxr_conv *conv, const qxr_code_form *form
 
 /* Products. */
 
-static void find_segments(const qxr_conv *conv, const qxr_window_rows *from, qxr_code_product *p)
+static void find_segments(const qxr_conv *conv, const qxr_code_form *form, const qxr_window_rows *from,
+                          qxr_code_product *p)
 {
     const qxr_op *op = conv->op;
-    const int joined = op->dilation[1] == 1u;
     p->outer = op->window[0];
-    p->inner = joined ? 1u : op->window[1];
-    p->length = (uint32_t)from->pixel * (joined ? op->window[1] : 1u);
+    p->inner = is_joined(conv) ? 1u : op->window[1];
+    p->length = segment_bytes(conv, form);
     p->outer_step = op->dilation[0] * from->pitch;
     p->inner_step = op->dilation[1] * from->pixel;
 }
 
-/* The windows of up to four pixels with one block of channels. A tile that ends within them goes through a copy. */
-static void multiply(const qxr_code_kernel *kernel, qxr_code_product *p, uint32_t lane, uint32_t lanes, int32_t *y,
-                     size_t stride)
+/* Where sums go: one of the two. */
+typedef struct target {
+    int32_t *y;
+    int16_t *words;
+    size_t stride;
+} target;
+
+static void put(const target *t, size_t at, int32_t sum)
 {
-    int32_t copy[QXR_CODE_PIXELS * QXR_CODE_CHANNELS];
-    const int whole = p->pixels == QXR_CODE_PIXELS && lanes == QXR_CODE_CHANNELS;
-    p->out = whole ? y : copy;
-    p->out_stride = whole ? stride : QXR_CODE_CHANNELS;
+    if (t->words)
+        t->words[at] = (int16_t)sum;
+    else
+        t->y[at] = sum;
+}
+
+/* The windows of some pixels with one block of channels. A tile that ends within them goes through a copy. */
+static void multiply(const qxr_code_kernel *kernel, qxr_code_product *p, uint32_t lane, uint32_t lanes, const target *to,
+                     size_t at)
+{
+    int32_t copy[QXR_MOST_CODE_PIXELS * QXR_CODE_CHANNELS];
+    const int whole = p->pixels == kernel->pixels && lanes == QXR_CODE_CHANNELS;
+    p->out = whole && to->y ? to->y + at : copy;
+    p->words = whole && to->words ? to->words + at : NULL;
+    p->out_stride = whole ? to->stride : QXR_CODE_CHANNELS;
     kernel->product(p);
     for (uint32_t q = 0; q < p->pixels && !whole; q++)
         for (uint32_t c = 0; c < lanes; c++)
-            y[q * stride + c] = copy[q * QXR_CODE_CHANNELS + lane + c];
+            put(to, at + q * to->stride + c, copy[q * QXR_CODE_CHANNELS + lane + c]);
 }
 
-/* Pixels of the tile whose input rows are packed. */
+/* Pixels of a tile whose input rows are packed; `done` of it lie before them. */
 static void multiply_pixels(const qxr_conv *conv, const qxr_code_form *form, const qxr_code_kernel *kernel,
-                            uint8_t *packed, const qxr_window_rows *from, const qxr_tile *tile, int32_t *y)
+                            uint8_t *packed, const qxr_window_rows *from, const qxr_tile *tile, const target *to,
+                            uint32_t done)
 {
     const uint32_t end = tile->channel + tile->channels;
     const size_t block = block_bytes(conv, form);
@@ -197,23 +248,23 @@ static void multiply_pixels(const qxr_conv *conv, const qxr_code_form *form, con
     qxr_window_walk w = qxr_walk_windows(conv, from, tile->pixel);
     qxr_code_product p;
     p.head = packed;
-    find_segments(conv, from, &p);
-    for (uint32_t q = 0; q < tile->pixels; q += QXR_CODE_PIXELS) {
-        p.pixels = qxr_min(QXR_CODE_PIXELS, tile->pixels - q);
-        for (uint32_t i = 0; i < QXR_CODE_PIXELS; i++)
+    find_segments(conv, form, from, &p);
+    for (uint32_t q = 0; q < tile->pixels; q += kernel->pixels) {
+        p.pixels = qxr_min(kernel->pixels, tile->pixels - q);
+        for (uint32_t i = 0; i < kernel->pixels; i++)
             p.window[i] = i < p.pixels ? qxr_next_window(&w) : p.window[0];
         for (uint32_t c = tile->channel; c < end; c += QXR_CODE_CHANNELS - c % QXR_CODE_CHANNELS) {
             const uint32_t lane = c % QXR_CODE_CHANNELS;
             p.weights = weights + c / QXR_CODE_CHANNELS * block;
             p.init = init + (c - lane);
-            multiply(kernel, &p, lane, qxr_min(QXR_CODE_CHANNELS - lane, end - c),
-                     y + (size_t)q * tile->channels + (c - tile->channel), tile->channels);
+            multiply(kernel, &p, lane, qxr_min(QXR_CODE_CHANNELS - lane, end - c), to,
+                     (done + q) * to->stride + (c - tile->channel));
         }
     }
 }
 
-void qxr_codes_tile(const qxr_conv *conv, const qxr_code_form *form, const qxr_code_kernel *kernel,
-                    const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
+static void make_tile(const qxr_conv *conv, const qxr_code_form *form, const qxr_code_kernel *kernel,
+                      const qxr_conv_buffers *buffers, const qxr_tile *tile, const target *to)
 {
     const uint32_t width = conv->out->extent[2];
     uint8_t *packed = (uint8_t *)(uintptr_t)buffers->packed; /* only read; packing finds places alike */
@@ -223,7 +274,21 @@ void qxr_codes_tile(const qxr_conv *conv, const qxr_code_form *form, const qxr_c
         part.pixels = qxr_min(tile->pixels - done,
                               (part.pixel / width + chunk_rows(conv, form)) * width - part.pixel);
         const qxr_window_rows rows = pack_rows(conv, form, kernel, buffers, part.pixel, part.pixels);
-        multiply_pixels(conv, form, kernel, packed, &rows, &part, y + (size_t)done * tile->channels);
+        multiply_pixels(conv, form, kernel, packed, &rows, &part, to, done);
         done += part.pixels;
     }
+}
+
+void qxr_codes_tile(const qxr_conv *conv, const qxr_code_form *form, const qxr_code_kernel *kernel,
+                    const qxr_conv_buffers *buffers, const qxr_tile *tile, int32_t *y)
+{
+    const target to = {y, NULL, tile->channels};
+    make_tile(conv, form, kernel, buffers, tile, &to);
+}
+
+void qxr_codes_words(const qxr_conv *conv, const qxr_code_form *form, const qxr_code_kernel *kernel,
+                     const qxr_conv_buffers *buffers, const qxr_tile *tile, qxr_words y)
+{
+    const target to = {NULL, y.at, y.pitch};
+    make_tile(conv, form, kernel, buffers, tile, &to);
 }

@@ -55,6 +55,11 @@
     QXR_SHAPE("3x3 64 7x5 w1 one bit", 64, 7, 5, 64, 3, 1, 1, 1, 1, 1, 2, QXR_U8, -1, 0)                         \
     QXR_SHAPE("5x5 24-16 9x9 w1 one bit", 24, 9, 9, 16, 5, 1, 2, 1, 1, 1, 2, QXR_U8, 0, 1)                       \
     QXR_SHAPE("1x1 64-32 9x9 w1 one bit", 64, 9, 9, 32, 1, 1, 0, 1, 1, 1, 2, QXR_U8, 0, 1)                       \
+    QXR_SHAPE("3x3 64 56x56 w1 one bit", 64, 56, 56, 64, 3, 1, 1, 1, 1, 1, 2, QXR_U8, 0, 1)                      \
+    QXR_SHAPE("3x3 256 14x14 w1 one bit", 256, 14, 14, 256, 3, 1, 1, 1, 1, 1, 2, QXR_U8, 0, 1)                   \
+    QXR_SHAPE("3x3 dilated 20-90 w1 one bit", 20, 19, 19, 90, 3, 1, 2, 2, 1, 1, 2, QXR_U8, -1, 0)                \
+    QXR_SHAPE("5x5 odd 13-27 9x9 w1 one bit", 13, 9, 9, 27, 5, 1, 2, 1, 1, 1, 2, QXR_U8, -1, 0)                  \
+    QXR_SHAPE("linear 513-1000 w1 one bit", 513, 1, 1, 1000, 1, 1, 0, 1, 1, 1, 2, QXR_U8, 0, 1)                  \
     QXR_SHAPE("3x3 16-16 32x32 w2a2", 16, 32, 32, 16, 3, 1, 1, 1, 1, 2, 4, QXR_U8, 0, 3)                         \
     QXR_SHAPE("3x3 s2 4-11 odd steps w1a1", 4, 15, 13, 11, 3, 2, 1, 1, 1, 1, 2, QXR_U8, -1, 1)                   \
     QXR_SHAPE("3x3 dilated 20-90 w1a2", 20, 19, 19, 90, 3, 1, 2, 2, 1, 1, 2, QXR_U8, 0, 3)                       \

@@ -101,7 +101,7 @@ qxr_status qxr_select_isa(qxr_model *model, const char *name)
     isa = name ? find(name) : best();
     if (!isa || !isa->available())
         return QXR_ERROR_ISA;
-    model->isa = isa;
+    model->isa = isa->here ? isa->here() : isa;
     model->prepacked = NULL;
     return QXR_OK;
 }

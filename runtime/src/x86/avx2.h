@@ -24,6 +24,7 @@ void qxr_avx2_interleave(const uint8_t *planes, size_t pixels, uint8_t *to);
 /* cpu.c: what this processor and its system allow. */
 int qxr_cpu_has_avx2(void);
 int qxr_cpu_has_avx512vnni(void);
+int qxr_cpu_has_avx512vpopcntdq(void);
 int qxr_cpu_has_amx(void);
 
 #endif

@@ -10,7 +10,7 @@
 #include <immintrin.h>
 #endif
 
-#include "x86/avx2.h"
+#include "x86/avx512vnni.h"
 
 /* 8 pixels x 32 channels: 16 accumulators hide the latency of the instruction; two weights and an input beside them. */
 enum { ROWS = 8, BLOCK = 32, HALF = 16 };
@@ -68,18 +68,23 @@ static void tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qx
 }
 
 static const qxr_conv_kernel u8_kernel = {"avx512vnni u8", suits, packed_size, pack, scratch_size, tile, NULL, 0};
-static const qxr_conv_kernel *const conv_kernels[] = {&u8_kernel, NULL};
+static const qxr_conv_kernel *const conv_kernels[] = {&qxr_avx512vnni_bits, &u8_kernel, NULL};
 
-const qxr_isa qxr_isa_avx512vnni = {
-    .name = "avx512vnni",
-    .parent = &qxr_isa_avx2,
-    .available = qxr_cpu_has_avx512vnni,
-    .conv = conv_kernels,
-    .load = qxr_avx2_load,
-    .store = qxr_avx2_store,
-    .chain = qxr_avx2_chain,
-    .whole_chain = qxr_avx2_whole_chain,
-    .tile_elements = 8192,
-    .tile_channels = 512,
-    .block_channels = 128,
-};
+/* Asked once a model: where the first kernel asked for each layer of each run, small layers would be slower for it, as
+ * virtual machines intercept the question. */
+static const qxr_isa *here(void);
+
+#define INSTRUCTION_SET(kernels)                                                                                  \
+    {                                                                                                             \
+        .name = "avx512vnni", .parent = &qxr_isa_avx2, .available = qxr_cpu_has_avx512vnni, .here = here,         \
+        .conv = kernels, .load = qxr_avx2_load, .store = qxr_avx2_store, .chain = qxr_avx2_chain,                 \
+        .whole_chain = qxr_avx2_whole_chain, .tile_elements = 8192, .tile_channels = 512,                         \
+        .block_channels = 128,                                                                                   \
+    }
+
+const qxr_isa qxr_isa_avx512vnni = INSTRUCTION_SET(conv_kernels);
+
+/* Cascade Lake. */
+static const qxr_isa without_vpopcntdq = INSTRUCTION_SET(conv_kernels + 1);
+
+static const qxr_isa *here(void) { return qxr_cpu_has_avx512vpopcntdq() ? &qxr_isa_avx512vnni : &without_vpopcntdq; }

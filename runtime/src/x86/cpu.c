@@ -33,6 +33,7 @@ int qxr_cpu_has_avx2(void) { return has(XCR0_AVX, 1u << 5, 0, 0); }
 #ifdef QXR_EMULATE
 
 int qxr_cpu_has_avx512vnni(void) { return qxr_cpu_has_avx2(); }
+int qxr_cpu_has_avx512vpopcntdq(void) { return qxr_cpu_has_avx2(); }
 int qxr_cpu_has_amx(void) { return qxr_cpu_has_avx2(); }
 
 #else
@@ -42,6 +43,8 @@ int qxr_cpu_has_avx512vnni(void)
 {
     return has(XCR0_AVX512, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, 1u << 11, 0);
 }
+
+int qxr_cpu_has_avx512vpopcntdq(void) { return has(XCR0_AVX512, 0, 1u << 14, 0); }
 
 #if defined(__linux__) && defined(__x86_64__)
 
@@ -61,9 +64,11 @@ static int may_use_tiles(void) { return 0; }
 
 #endif
 
+/* All that have tiles count bits, too; the instruction set inherits kernels that do. */
 int qxr_cpu_has_amx(void)
 {
-    return qxr_cpu_has_avx512vnni() && has(XCR0_TILES, 0, 0, 1u << 24 | 1u << 25) && may_use_tiles();
+    return qxr_cpu_has_avx512vnni() && qxr_cpu_has_avx512vpopcntdq() &&
+           has(XCR0_TILES, 0, 0, 1u << 24 | 1u << 25) && may_use_tiles();
 }
 
 #endif

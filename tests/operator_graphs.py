@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -85,8 +86,9 @@ def threshold(
     signs: bool = False,
     levels: str = "line",
     span: int = 30000,
+    channels: int = CHANNELS,
 ) -> Threshold:
-    rows = 1 if shared else CHANNELS
+    rows = 1 if shared else channels
     thresholds = np.sort(rng.integers(-span, span, (rows, steps)), axis=1)
     sign = rng.choice(np.array([-1, 1], np.int8), rows) if signs else np.ones(rows, np.int8)
     table = {
@@ -382,3 +384,75 @@ border_to_bytes("one step", 16, 1, WIDE, scale=True, widths=9)
 border_to_bytes("as it is", 21, 3, WIDE, scale=False, widths=8)
 border_to_bytes("words", 32, 1, TWO_BITS, scale=True, widths=3)
 border_to_bytes("words as they are", 16, 3, TWO_BITS, scale=False, widths=1)
+
+
+def behind_blocks(
+    name: str,
+    *,
+    steps: int | None,
+    shift: int | None = None,
+    limits: tuple[int, int] | None = None,
+    shortcut: str = "",
+    border: bool = False,
+    clip: tuple[int | None, int | None] | None = None,
+    levels: str = "line",
+    span: int = 2**27,
+    channels: int = 64,
+) -> None:
+    """What may follow a convolution of whole blocks of 32 channels, done on its sums where an instruction set can.
+
+    Args:
+        name: of the row.
+        steps: of the thresholds; None: there are none.
+        shift: of a rescale of the sums, within `limits`; None: there is none.
+        shortcut: what is added: "codes", "words" or "wide", rescaled by channel if " each" is appended, by a number if
+            " all" is.
+        border: whether a border has a bias.
+        clip: bounds in front of the thresholds.
+        levels, span: see `threshold`.
+        channels: of the convolution.
+    """
+
+    def build(graph: Graph, x: str, rng: np.random.Generator) -> None:
+        made, peak = to_codes(graph, x, rng, channels, TWO_BITS)
+        if shift is not None:
+            bounds = limits or (INT32_MIN, INT32_MAX)
+            rescale = replace(scaled(rng, peak, channels, shift), lo=bounds[0], hi=bounds[1])
+            made = graph.add("rescaled", rescale, made)
+        if border:
+            values = rng.integers(-(2**27), 2**27, (channels, 3, 3))
+            rows, columns = np.array([0, 1, 1, 1, 1, 1, 2]), np.array([0, 1, 1, 1, 1, 1, 1, 1, 2])
+            made = graph.add("biased", BorderBias(values, rows, columns), made)
+        if shortcut:
+            kind, _, by = shortcut.partition(" ")
+            peak = {"codes": 3, "words": 30000, "wide": 2**20}[kind]
+            narrow = Rescale(rng.integers(0, 512, channels), np.zeros(channels, np.int64), 15, -peak, peak)
+            stream = graph.add("stream", narrow, graph.add("wide", conv(rng, channels, CHANNELS, 1, peak=3), x))
+            if by:
+                stream = graph.add("rescaled stream", scaled(rng, peak, channels if by == "each" else 1, 9), stream)
+            made = graph.add("sum", Add(), *((made, stream) if by == "all" else (stream, made)))
+        if clip is not None:
+            made = graph.add("clipped", Clip(*clip), made)
+        if steps is not None:
+            graph.add("end", threshold(rng, steps, channels=channels, levels=levels, span=span), made)
+
+    row(f"behind blocks, {name}")(build)
+
+
+behind_blocks("bytes alone", steps=None, shift=9, limits=(-90, 100))
+behind_blocks("words alone", steps=None)
+behind_blocks("wide alone", steps=None, shift=3)
+behind_blocks("clipped alone", steps=None, shift=3, clip=(0, 2**20))
+for count in (1, 2, 3, 7, 15, 16):
+    behind_blocks(f"{count} thresholds", steps=count, span=200, levels="table" if count % 2 == 0 else "line")
+    behind_blocks(f"{count} thresholds, rescaled", steps=count, shift=8, clip=(-(2**20), None))
+behind_blocks("rescaled from afar", steps=3, shift=33, span=100)
+behind_blocks("rescaled within bounds", steps=3, shift=8, limits=(-5000, 7000), span=6000)
+behind_blocks("border", steps=3, shift=8, border=True)
+behind_blocks("border, as it is", steps=7, border=True)
+behind_blocks("border and shortcut", steps=3, shift=8, border=True, shortcut="codes all")
+for source in ("codes", "words", "wide"):
+    for by in ("", " all", " each"):
+        behind_blocks(f"shortcut, {source}{by}", steps=3, shift=8, shortcut=source + by, clip=(0, None))
+        behind_blocks(f"shortcut, {source}{by}, one step", steps=1, shift=0, shortcut=source + by, channels=32)
+behind_blocks("shortcut of many bits", steps=None, shift=8, shortcut="wide all")

@@ -386,6 +386,28 @@ border_to_bytes("words", 32, 1, TWO_BITS, scale=True, widths=3)
 border_to_bytes("words as they are", 16, 3, TWO_BITS, scale=False, widths=1)
 
 
+def stream_to_bytes(name: str, channels: int, steps: int, book: tuple[int, ...], clips: bool) -> None:
+    """Thresholds of the sum of a convolution and a stream of 32 bits, which goes on."""
+
+    def build(graph: Graph, x: str, rng: np.random.Generator) -> None:
+        stream = graph.add("stream", conv(rng, channels, CHANNELS, 3, peak=10, pads=SAME), x)
+        made, peak = to_codes(graph, x, rng, channels, book)
+        made = graph.add("rescaled", scaled(rng, peak, channels, 9), made)
+        clipped = graph.add("rectified", Clip(-1000, None), stream) if clips else stream
+        y = graph.add("sum", Add(), *((made, clipped) if steps == 3 else (clipped, made)))
+        graph.add("end", few_steps(rng, channels, steps, signs=channels > 16), y)
+        graph.add("goes on", MaxPool((2, 2), (1, 1)), y)
+        graph.add("goes on, too", MaxPool((2, 2), (1, 1)), stream)
+
+    row(f"stream to bytes, {name}")(build)
+
+
+stream_to_bytes("two bits", 32, 3, TWO_BITS, clips=True)
+stream_to_bytes("two bits, one step", 16, 1, TWO_BITS, clips=False)
+stream_to_bytes("wide", 21, 1, WIDE, clips=True)
+stream_to_bytes("wide, three steps", 40, 3, WIDE, clips=False)
+
+
 def behind_blocks(
     name: str,
     *,

@@ -6,8 +6,9 @@
 
 #include "x86/avx2_lanes.h"
 
-/* The second summand: none, biases of the border, bytes times a number, or values that are rescaled with a shift. */
-enum { NOTHING, BIAS, BYTES, BYTES_SHIFTED, WORDS_SHIFTED };
+/* The second summand: none, biases of the border, bytes times a number, values that are rescaled with a shift, or a
+ * stream of 32 bits within bounds, whose sum is kept as well. */
+enum { NOTHING, BIAS, BYTES, BYTES_SHIFTED, WORDS_SHIFTED, STREAM };
 
 /* (x multiplier + addend) >> shift for even and odd channels, which are multiplied separately. The results fit 32 bits,
  * so the sign that a logical shift loses is not missed. */
@@ -20,6 +21,7 @@ typedef struct shifted {
 typedef struct column {
     shifted made, other;
     __m256i times, more; /* of what was made, and a bias is added to; `times` also of bytes that are added */
+    __m256i lo, hi;      /* of a stream */
     __m256i threshold[HELD_STEPS];
     __m256i sign, top;   /* bytes, as two packs order them: -1 where the sign is; the level with no threshold above */
 } column;
@@ -29,6 +31,13 @@ typedef struct place {
     uint8_t *at;
     size_t pitch;
 } place;
+
+/* What was made, what is added, a sum that is kept, the bytes; what is not used lies anywhere. */
+typedef struct places {
+    place made, other, kept, y;
+} places;
+
+static void advance(place *p, size_t pixels) { p->at += pixels * p->pitch; }
 
 INLINE __m256i rescaled(const shifted *k, __m256i x)
 {
@@ -42,10 +51,16 @@ INLINE __m256i load_bytes(const uint8_t *at)
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)at));
 }
 
-/* Less the thresholds above the sum. */
-INLINE __m256i compare(const column *k, const uint8_t *made, const uint8_t *other, int is_words, int second,
-                       uint32_t steps)
+INLINE __m256i load_within(const column *k, const uint8_t *at)
 {
+    const __m256i x = load_lanes((const int32_t *)(const void *)at, LANES);
+    return _mm256_min_epi32(_mm256_max_epi32(x, k->lo), k->hi);
+}
+
+/* Less the thresholds above the sum. */
+INLINE __m256i compare(const column *k, const places *at, size_t pixel, int is_words, int second, uint32_t steps)
+{
+    const uint8_t *made = at->made.at + pixel * at->made.pitch, *other = at->other.at + pixel * at->other.pitch;
     const __m256i x = is_words ? load_words((const int16_t *)(const void *)made)
                                : load_lanes((const int32_t *)(const void *)made, LANES);
     __m256i sum, above;
@@ -57,9 +72,13 @@ INLINE __m256i compare(const column *k, const uint8_t *made, const uint8_t *othe
         sum = _mm256_add_epi32(rescaled(&k->made, x), _mm256_mullo_epi32(load_bytes(other), k->times));
     else if (second == BYTES_SHIFTED)
         sum = _mm256_add_epi32(rescaled(&k->made, x), rescaled(&k->other, load_bytes(other)));
-    else
+    else if (second == WORDS_SHIFTED)
         sum = _mm256_add_epi32(rescaled(&k->made, x),
                                rescaled(&k->other, load_words((const int16_t *)(const void *)other)));
+    else
+        sum = _mm256_add_epi32(rescaled(&k->made, x), load_within(k, other));
+    if (second == STREAM)
+        store_lanes((int32_t *)(void *)(at->kept.at + pixel * at->kept.pitch), LANES, sum);
     above = _mm256_cmpgt_epi32(k->threshold[0], sum);
     for (uint32_t i = 1; i < steps; i++)
         above = _mm256_add_epi32(above, _mm256_cmpgt_epi32(k->threshold[i], sum));
@@ -72,82 +91,88 @@ INLINE __m256i levels_of(const column *k, __m256i above)
     return _mm256_add_epi8(_mm256_sub_epi8(_mm256_xor_si256(above, k->sign), k->sign), k->top);
 }
 
-INLINE void whole_fours(const column *constants, place made, place other, place y, uint32_t pixels, int is_words,
-                        int second, uint32_t steps)
+INLINE void whole_fours(const column *constants, const places *first, uint32_t pixels, int is_words, int second,
+                        uint32_t steps)
 {
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     const column k = *constants; /* what is stored cannot change it */
+    places at = *first;
     for (; pixels >= 4u; pixels -= 4u) {
+        uint8_t *y = at.y.at;
         __m256i above[4], all;
         __m128i low, high;
         UNROLL_ALL for (uint32_t i = 0; i < 4u; i++)
-            above[i] = compare(&k, made.at + i * made.pitch, other.at + i * other.pitch, is_words, second, steps);
+            above[i] = compare(&k, &at, i, is_words, second, steps);
         all = _mm256_packs_epi16(_mm256_packs_epi32(above[0], above[1]), _mm256_packs_epi32(above[2], above[3]));
         all = _mm256_permutevar8x32_epi32(levels_of(&k, all), order);
         low = _mm256_castsi256_si128(all);
         high = _mm256_extracti128_si256(all, 1);
-        _mm_storel_epi64((__m128i *)(void *)y.at, low);
-        _mm_storeh_pd((double *)(void *)(y.at + y.pitch), _mm_castsi128_pd(low));
-        _mm_storel_epi64((__m128i *)(void *)(y.at + 2u * y.pitch), high);
-        _mm_storeh_pd((double *)(void *)(y.at + 3u * y.pitch), _mm_castsi128_pd(high));
-        made.at += 4u * made.pitch;
-        other.at += 4u * other.pitch;
-        y.at += 4u * y.pitch;
+        _mm_storel_epi64((__m128i *)(void *)y, low);
+        _mm_storeh_pd((double *)(void *)(y + at.y.pitch), _mm_castsi128_pd(low));
+        _mm_storel_epi64((__m128i *)(void *)(y + 2u * at.y.pitch), high);
+        _mm_storeh_pd((double *)(void *)(y + 3u * at.y.pitch), _mm_castsi128_pd(high));
+        advance(&at.made, 4);
+        advance(&at.other, 4);
+        advance(&at.kept, 4);
+        advance(&at.y, 4);
     }
 }
 
-static void one_pixel(const column *k, const uint8_t *made, const uint8_t *other, uint8_t *y, int is_words, int second,
-                      uint32_t steps)
+static void one_pixel(const column *k, const places *at, size_t pixel, int is_words, int second, uint32_t steps)
 {
-    const __m256i above = compare(k, made, other, is_words, second, steps), words = _mm256_packs_epi32(above, above);
+    const __m256i above = compare(k, at, pixel, is_words, second, steps), words = _mm256_packs_epi32(above, above);
     const __m256i levels = levels_of(k, _mm256_packs_epi16(words, words));
     const __m128i low = _mm256_castsi256_si128(levels), high = _mm256_extracti128_si256(levels, 1);
-    _mm_storel_epi64((__m128i *)(void *)y, _mm_unpacklo_epi32(low, high));
+    _mm_storel_epi64((__m128i *)(void *)(at->y.at + pixel * at->y.pitch), _mm_unpacklo_epi32(low, high));
 }
 
-INLINE void fours_of(const column *k, place made, place other, place y, uint32_t pixels, int is_words, int second,
-                     uint32_t steps)
+INLINE void fours_of(const column *k, const places *at, uint32_t pixels, int is_words, int second, uint32_t steps)
 {
     if (steps == 1u)
-        whole_fours(k, made, other, y, pixels, is_words, second, 1);
+        whole_fours(k, at, pixels, is_words, second, 1);
     else
-        whole_fours(k, made, other, y, pixels, is_words, second, 3);
+        whole_fours(k, at, pixels, is_words, second, 3);
 }
 
-static void add_pixels(const column *k, place made, place other, place y, uint32_t pixels, int is_words, int second,
-                       uint32_t steps)
+static void add_pixels(const column *k, const places *at, uint32_t pixels, int is_words, int second, uint32_t steps)
 {
     switch (2 * second + (is_words != 0)) {
     case 2 * NOTHING:
-        fours_of(k, made, other, y, pixels, 0, NOTHING, steps);
+        fours_of(k, at, pixels, 0, NOTHING, steps);
         break;
     case 2 * BIAS:
-        fours_of(k, made, other, y, pixels, 0, BIAS, steps);
+        fours_of(k, at, pixels, 0, BIAS, steps);
         break;
     case 2 * BIAS + 1:
-        fours_of(k, made, other, y, pixels, 1, BIAS, steps);
+        fours_of(k, at, pixels, 1, BIAS, steps);
         break;
     case 2 * BYTES:
-        fours_of(k, made, other, y, pixels, 0, BYTES, steps);
+        fours_of(k, at, pixels, 0, BYTES, steps);
         break;
     case 2 * BYTES + 1:
-        fours_of(k, made, other, y, pixels, 1, BYTES, steps);
+        fours_of(k, at, pixels, 1, BYTES, steps);
         break;
     case 2 * BYTES_SHIFTED:
-        fours_of(k, made, other, y, pixels, 0, BYTES_SHIFTED, steps);
+        fours_of(k, at, pixels, 0, BYTES_SHIFTED, steps);
         break;
     case 2 * BYTES_SHIFTED + 1:
-        fours_of(k, made, other, y, pixels, 1, BYTES_SHIFTED, steps);
+        fours_of(k, at, pixels, 1, BYTES_SHIFTED, steps);
         break;
     case 2 * WORDS_SHIFTED:
-        fours_of(k, made, other, y, pixels, 0, WORDS_SHIFTED, steps);
+        fours_of(k, at, pixels, 0, WORDS_SHIFTED, steps);
+        break;
+    case 2 * WORDS_SHIFTED + 1:
+        fours_of(k, at, pixels, 1, WORDS_SHIFTED, steps);
+        break;
+    case 2 * STREAM:
+        fours_of(k, at, pixels, 0, STREAM, steps);
         break;
     default:
-        fours_of(k, made, other, y, pixels, 1, WORDS_SHIFTED, steps);
+        fours_of(k, at, pixels, 1, STREAM, steps);
         break;
     }
     for (uint32_t i = pixels - pixels % 4u; i < pixels; i++)
-        one_pixel(k, made.at + i * made.pitch, other.at + i * other.pitch, y.at + i * y.pitch, is_words, second, steps);
+        one_pixel(k, at, i, is_words, second, steps);
 }
 
 /* How many of `count` bytes are the first of them, most of a row as a rule. */
@@ -168,7 +193,7 @@ static uint32_t equal_bytes(const uint8_t *bytes, uint32_t count)
 
 /* Pixels of one class after the other. */
 static void add_biases(const column *constants, const qxr_work *bias, const qxr_tile *tile, uint32_t channel,
-                       place made, place y, int is_words, uint32_t steps)
+                       places at, int is_words, uint32_t steps)
 {
     const qxr_tensor *out = bias->out;
     const uint32_t channels = out->extent[0], width = out->extent[2], end = tile->pixel + tile->pixels;
@@ -178,17 +203,15 @@ static void add_biases(const column *constants, const qxr_work *bias, const qxr_
     const uint8_t *columns = rows + out->extent[1];
     column k = *constants;
     for (uint32_t pixel = tile->pixel, count; pixel < end; pixel += count) {
-        const uint32_t at = pixel % width;
-        const size_t class = (size_t)rows[pixel / width] * column_classes + columns[at];
-        count = equal_bytes(columns + at, qxr_min(width - at, end - pixel));
+        const uint32_t x = pixel % width;
+        const size_t class = (size_t)rows[pixel / width] * column_classes + columns[x];
+        count = equal_bytes(columns + x, qxr_min(width - x, end - pixel));
         k.more = _mm256_add_epi32(constants->more, load_lanes(values + class * channels + channel, LANES));
-        add_pixels(&k, made, made, y, count, is_words, BIAS, steps);
-        made.at += count * made.pitch;
-        y.at += count * y.pitch;
+        add_pixels(&k, &at, count, is_words, BIAS, steps);
+        advance(&at.made, count);
+        advance(&at.y, count);
     }
 }
-
-static int32_t shift_of(const qxr_work *rescale) { return rescale->op ? rescale->op->parameter : 0; }
 
 /* Constants for what is stored, which lies `base` below the operand. Without an operator the operand itself. */
 static void read_rescale(const qxr_work *work, uint32_t channel, int32_t base, shifted *k)
@@ -211,8 +234,8 @@ static void read_rescale(const qxr_work *work, uint32_t channel, int32_t base, s
     k->multiplier[1] = _mm256_srli_epi64(k->multiplier[0], 32);
     for (uint32_t i = 0; i < 2u && base; i++)
         k->addend[i] = _mm256_add_epi64(k->addend[i], _mm256_mul_epi32(_mm256_set1_epi32(base), k->multiplier[i]));
-    k->shift = _mm_cvtsi32_si128(shift_of(work));
-    k->rest = _mm_cvtsi32_si128(32 - shift_of(work));
+    k->shift = _mm_cvtsi32_si128(qxr_shift_of(work));
+    k->rest = _mm_cvtsi32_si128(32 - qxr_shift_of(work));
 }
 
 /* -x >= t is the opposite of 1 - t > x, so channels of a negative sign count the thresholds 1 - t that lie above. */
@@ -259,11 +282,17 @@ static int is_per_channel(const qxr_work *work) { return work->op && work->op->f
 static int read_other(const qxr_byte_chain *found, uint32_t channel, int is_new, column *k)
 {
     const int is_bytes = qxr_storage(found->other) == QXR_U8;
+    const qxr_op *clip = found->rescale[1].op;
+    if (found->is_stream) {
+        k->lo = _mm256_set1_epi32(clip ? clip->first : INT32_MIN);
+        k->hi = _mm256_set1_epi32(clip ? clip->second : INT32_MAX);
+        return STREAM;
+    }
     if (is_new || is_per_channel(&found->rescale[1]))
         read_rescale(&found->rescale[1], channel, is_bytes ? qxr_base(found->other) : 0, &k->other);
     if (!is_bytes)
         return WORDS_SHIFTED;
-    if (shift_of(&found->rescale[1]))
+    if (qxr_shift_of(&found->rescale[1]))
         return BYTES_SHIFTED;
     /* What is added to the bytes' products joins what is added to the other ones, ahead of their shift. */
     k->times = k->other.multiplier[0];
@@ -277,114 +306,35 @@ void qxr_run_byte_chain(const qxr_byte_chain *found, const qxr_chain *chain, con
 {
     const uint32_t steps = found->threshold.op->count, bytes = words.at ? sizeof *words.at : sizeof *chain->slots;
     const int is_words = words.at != NULL;
+    const place y = place_of(chain, found->threshold.out, tile);
     int32_t *slot = chain->slots + qxr_slot(found->made) * chain->elements;
-    place y = place_of(chain, found->threshold.out, tile), other = y;
-    place made = {is_words ? (uint8_t *)words.at : (uint8_t *)slot, bytes * (is_words ? words.pitch : tile->channels)};
+    const place made = {is_words ? (uint8_t *)words.at : (uint8_t *)slot,
+                        bytes * (is_words ? words.pitch : tile->channels)};
+    places at = {made, made, y, y};
     column k;
     if (found->other)
-        other = place_of(chain, found->other, tile);
+        at.other = place_of(chain, found->other, tile);
+    if (found->is_stream)
+        at.kept = place_of(chain, found->sum.out, tile);
     for (uint32_t c = 0; c < channels; c += LANES) {
         const uint32_t channel = tile->channel + c;
         if (c == 0u || is_per_channel(&found->threshold))
             read_thresholds(&found->threshold, tile, c, &k);
-        if (found->other || found->bias.op)
+        if (found->sum.op)
             read_rescale(&found->rescale[0], channel, 0, &k.made);
         if (found->other) {
             const int form = read_other(found, channel, c == 0u, &k);
-            add_pixels(&k, made, other, y, tile->pixels, is_words, form, steps);
-            other.at += LANES * qxr_element_bytes(found->other);
-        } else if (!found->bias.op) {
-            add_pixels(&k, made, made, y, tile->pixels, 0, NOTHING, steps);
-        } else {
+            add_pixels(&k, &at, tile->pixels, is_words, form, steps);
+            at.other.at += LANES * qxr_element_bytes(found->other);
+            at.kept.at += LANES * sizeof(int32_t);
+        } else if (found->sum.op) {
             k.times = k.made.multiplier[0];
             k.more = _mm256_blend_epi32(k.made.addend[0], _mm256_slli_epi64(k.made.addend[1], 32), 0xAA);
-            add_biases(&k, &found->bias, tile, channel, made, y, is_words, steps);
+            add_biases(&k, &found->sum, tile, channel, at, is_words, steps);
+        } else {
+            add_pixels(&k, &at, tile->pixels, 0, NOTHING, steps);
         }
-        made.at += LANES * bytes;
-        y.at += LANES;
+        at.made.at += LANES * bytes;
+        at.y.at += LANES;
     }
-}
-
-/* ---- Which chains these are. */
-
-/* A tensor of the chain, with the operator that made it unless that is the group's first, or none of the group. */
-static qxr_work work_of(const qxr_chain *chain, uint32_t tensor)
-{
-    const uint32_t made = qxr_get_header(chain->model)->input_count + chain->group;
-    const qxr_tensor *out = qxr_get_tensor(chain->model, tensor);
-    qxr_work work = {chain->model, NULL, {NULL, NULL}, out, chain->arena, {NULL, NULL}};
-    if (tensor > made) {
-        work.op = qxr_get_op(chain->model, tensor - made + chain->group);
-        work.in[0] = qxr_get_tensor(chain->model, work.op->input[0]);
-        if (work.op->opcode == QXR_ADD)
-            work.in[1] = qxr_get_tensor(chain->model, work.op->input[1]);
-    }
-    return work;
-}
-
-static int has_few_steps(const qxr_work *work)
-{
-    const qxr_op *op = work->op;
-    const int turned = op->opcode == QXR_THRESHOLD && op->flags & QXR_SIGNS;
-    return op->opcode == QXR_THRESHOLD && (op->count == 1u || op->count == 3u) && !(op->flags & QXR_LEVEL_TABLE) &&
-           op->second == 1 && qxr_storage(work->out) == QXR_U8 &&
-           (!turned || (work->in[0]->lo > INT32_MIN && work->in[0]->hi < INT32_MAX));
-}
-
-/* A tensor as it is, or the rescale that made it, if the proven ranges show that it never clamps. `raw`: what is
- * rescaled. 0: neither. */
-static int find_summand(const qxr_chain *chain, uint32_t tensor, qxr_work *rescale, uint32_t *raw)
-{
-    const uint32_t made = qxr_get_header(chain->model)->input_count + chain->group;
-    *rescale = work_of(chain, tensor);
-    *raw = tensor;
-    if (!rescale->op)
-        return 1;
-    *raw = rescale->op->input[0];
-    return rescale->op->opcode == QXR_RESCALE && rescale->op->parameter < 32u && *raw <= made &&
-           rescale->out->lo > rescale->op->first && rescale->out->hi < rescale->op->second;
-}
-
-int qxr_find_byte_chain(const qxr_chain *chain, qxr_byte_chain *found)
-{
-    const uint32_t inputs = qxr_get_header(chain->model)->input_count, made = inputs + chain->group;
-    uint32_t raw = made, other = made, operators = 2;
-    qxr_work sum;
-    if (chain->first == chain->group || chain->first == chain->end)
-        return 0;
-    found->threshold = work_of(chain, inputs + chain->end - 1u);
-    sum = work_of(chain, found->threshold.op->input[0]);
-    if (!has_few_steps(&found->threshold))
-        return 0;
-    for (uint32_t k = chain->first; k + 1u < chain->end; k++)
-        if (qxr_storage(qxr_get_tensor(chain->model, inputs + k)) != QXR_VIRTUAL)
-            return 0;
-    found->made = qxr_get_tensor(chain->model, made);
-    found->bias = sum;
-    found->other = NULL;
-    found->is_wide = sum.op != NULL;
-    if (!sum.op)
-        return found->threshold.op->input[0] == made && chain->end - chain->first == 1u;
-    if (!find_summand(chain, sum.op->input[0], &found->rescale[0], &raw))
-        return 0;
-    if (sum.op->opcode == QXR_ADD) {
-        if (!find_summand(chain, sum.op->input[1], &found->rescale[1], &other))
-            return 0;
-        if (other == made) {
-            const qxr_work first = found->rescale[0];
-            found->rescale[0] = found->rescale[1];
-            found->rescale[1] = first;
-            other = raw;
-            raw = made;
-        }
-        found->other = qxr_get_tensor(chain->model, other);
-        found->is_wide = !qxr_fits_words(sum.in[0]) || !qxr_fits_words(sum.in[1]);
-        operators += found->rescale[1].op != NULL;
-        if (other == made || qxr_storage(found->other) == QXR_I32)
-            return 0;
-    } else if (sum.op->opcode != QXR_BORDER_BIAS || shift_of(&found->rescale[0])) {
-        return 0;
-    }
-    operators += found->rescale[0].op != NULL;
-    return raw == made && operators == chain->end - chain->first;
 }

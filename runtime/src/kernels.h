@@ -75,7 +75,7 @@ typedef struct qxr_isa {
     const char *name;
     const struct qxr_isa *parent;        /* gives the kernels this one lacks; null for scalar, which has all */
     int (*available)(void);
-    const struct qxr_isa *(*here)(void); /* the set as this processor has it, where some lack a part; null: all have all */
+    const struct qxr_isa *(*here)(void); /* the set as this processor has it; null where none lacks a part of it */
     const qxr_conv_kernel *const *conv;  /* best first, null at the end */
     qxr_tile_function *tile[QXR_OPCODES]; /* by opcode; conv2d goes through `conv` */
     void (*load)(const qxr_tensor *tensor, const uint8_t *data, const qxr_tile *tile, int32_t *x);

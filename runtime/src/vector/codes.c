@@ -222,8 +222,8 @@ static void put(const target *t, size_t at, int32_t sum)
 }
 
 /* The windows of some pixels with one block of channels. A tile that ends within them goes through a copy. */
-static void multiply(const qxr_code_kernel *kernel, qxr_code_product *p, uint32_t lane, uint32_t lanes, const target *to,
-                     size_t at)
+static void multiply(const qxr_code_kernel *kernel, qxr_code_product *p, uint32_t lane, uint32_t lanes,
+                     const target *to, size_t at)
 {
     int32_t copy[QXR_MOST_CODE_PIXELS * QXR_CODE_CHANNELS];
     const int whole = p->pixels == kernel->pixels && lanes == QXR_CODE_CHANNELS;

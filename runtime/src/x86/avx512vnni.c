@@ -10,23 +10,26 @@
 #include <immintrin.h>
 #endif
 
+#include "x86/avx2_loops.h"
 #include "x86/avx512vnni.h"
 
-/* 8 pixels x 32 channels: 16 accumulators hide the latency of the instruction; two weights and an input beside them. */
-enum { ROWS = 8, BLOCK = 32, HALF = 16 };
+enum { ROWS = QXR_AVX512VNNI_ROWS, FEW = 4, BLOCK = QXR_AVX512VNNI_BLOCK, HALF = 16 };
 
-static inline __m512i spread(const uint8_t *at)
+#define EACH_ROW(r) UNROLL_ALL for (uint32_t r = 0; r < rows; r++)
+
+INLINE __m512i spread(const uint8_t *at)
 {
     int32_t four;
     __builtin_memcpy(&four, at, sizeof four);
     return _mm512_set1_epi32(four);
 }
 
-static void product(const qxr_product *p)
+/* Sums stay in registers: `rows` is constant in each use. */
+INLINE void multiply(const qxr_product *p, uint32_t rows)
 {
     __m512i low[ROWS], high[ROWS];
     const uint8_t *w = p->weights;
-    for (uint32_t r = 0; r < ROWS; r++) {
+    EACH_ROW(r) {
         low[r] = _mm512_loadu_si512(p->init + r * p->init_stride);
         high[r] = _mm512_loadu_si512(p->init + r * p->init_stride + HALF);
     }
@@ -35,20 +38,28 @@ static void product(const qxr_product *p)
             size_t at = outer * p->outer_step + inner * p->inner_step;
             for (uint32_t step = 0; step < p->steps; step++, at += 4u, w += 4 * BLOCK) {
                 const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 4 * HALF);
-                for (uint32_t r = 0; r < ROWS; r++) {
+                EACH_ROW(r) {
                     const __m512i x = spread(p->row[r] + at);
                     low[r] = _mm512_dpbusd_epi32(low[r], x, w0);
                     high[r] = _mm512_dpbusd_epi32(high[r], x, w1);
                 }
             }
         }
-    for (uint32_t r = 0; r < ROWS; r++) {
+    EACH_ROW(r) {
         _mm512_storeu_si512(p->out + r * p->out_stride, low[r]);
         _mm512_storeu_si512(p->out + r * p->out_stride + HALF, high[r]);
     }
 }
 
-static const qxr_row_kernel rows = {4, 1, ROWS, BLOCK, product, 0, 0};
+void qxr_avx512vnni_product(const qxr_product *p)
+{
+    if (p->count <= FEW)
+        multiply(p, FEW);
+    else
+        multiply(p, ROWS);
+}
+
+static const qxr_row_kernel rows = {4, 1, ROWS, BLOCK, qxr_avx512vnni_product, 0, 0};
 
 /* A quarter of the block, at least, has to be of use; groups of fewer channels do better with 16 bits in AVX2. */
 enum { FEWEST_CHANNELS = 8 };

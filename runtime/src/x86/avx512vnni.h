@@ -1,4 +1,4 @@
-/* Convolutions of AVX-512 VNNI that have files of their own. */
+/* What the files of AVX-512 VNNI share. */
 #ifndef QXR_AVX512VNNI_H
 #define QXR_AVX512VNNI_H
 
@@ -6,5 +6,10 @@
 
 /* Needs VPOPCNTDQ, too. */
 extern const qxr_conv_kernel qxr_avx512vnni_bits;
+
+/* Products of bytes: 8 pixels x 32 channels, so that 16 accumulators hide the latency of the instruction; two weights
+ * and an input beside them. */
+enum { QXR_AVX512VNNI_ROWS = 8, QXR_AVX512VNNI_BLOCK = 32 };
+void qxr_avx512vnni_product(const qxr_product *product);
 
 #endif

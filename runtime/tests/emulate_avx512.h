@@ -55,6 +55,7 @@ static inline simde__m512i emulate_sra_epi32(simde__m512i v, simde__m128i count)
 }
 
 #define _mm512_sra_epi32(v, count) emulate_sra_epi32(v, count)
+#define _mm512_srai_epi32(v, count) emulate_sra_epi32(v, simde_mm_cvtsi32_si128((int)(count)))
 #define _mm512_cvtepi32_epi8(v) emulate_cvtepi32_epi8(v)
 #define _mm512_cvtepi32_epi16(v) emulate_cvtepi32_epi16(v)
 #define _mm512_cvtepu8_epi32(v) emulate_cvtepu8_epi32(v)

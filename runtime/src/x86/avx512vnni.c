@@ -1,11 +1,6 @@
 /* Convolutions of bytes with AVX-512 VNNI: four products to a 32-bit sum in one instruction, exact at any width. */
 #ifdef QXR_EMULATE
-#define SIMDE_ENABLE_NATIVE_ALIASES
-#include <simde/x86/avx512/dpbusd.h>
-#include <simde/x86/avx512/load.h>
-#include <simde/x86/avx512/loadu.h>
-#include <simde/x86/avx512/set1.h>
-#include <simde/x86/avx512/storeu.h>
+#include "emulate_avx512.h"
 #else
 #include <immintrin.h>
 #endif
@@ -79,7 +74,7 @@ static void tile(const qxr_conv *conv, const qxr_conv_buffers *buffers, const qx
 }
 
 static const qxr_conv_kernel u8_kernel = {"avx512vnni u8", suits, packed_size, pack, scratch_size, tile, NULL, 0};
-static const qxr_conv_kernel *const conv_kernels[] = {&qxr_avx512vnni_bits, &u8_kernel, NULL};
+static const qxr_conv_kernel *const conv_kernels[] = {&qxr_avx512vnni_bits, &qxr_avx512vnni_winograd, &u8_kernel, NULL};
 
 /* Asked once a model: where the first kernel asked for each layer of each run, small layers would be slower for it, as
  * virtual machines intercept the question. */
@@ -90,7 +85,7 @@ static const qxr_isa *here(void);
         .name = "avx512vnni", .parent = &qxr_isa_avx2, .available = qxr_cpu_has_avx512vnni, .here = here,         \
         .conv = kernels, .load = qxr_avx2_load, .store = qxr_avx2_store, .chain = qxr_avx2_chain,                 \
         .whole_chain = qxr_avx2_whole_chain, .tile_elements = 8192, .tile_channels = 512,                         \
-        .block_channels = 128,                                                                                   \
+        .block_channels = 128,                                                                                    \
     }
 
 const qxr_isa qxr_isa_avx512vnni = INSTRUCTION_SET(conv_kernels);

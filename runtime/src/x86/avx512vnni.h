@@ -4,8 +4,8 @@
 
 #include "x86/avx2.h"
 
-/* Needs VPOPCNTDQ, too. */
-extern const qxr_conv_kernel qxr_avx512vnni_bits;
+/* The first needs VPOPCNTDQ, too. */
+extern const qxr_conv_kernel qxr_avx512vnni_bits, qxr_avx512vnni_winograd;
 
 /* Products of bytes: 8 pixels x 32 channels, so that 16 accumulators hide the latency of the instruction; two weights
  * and an input beside them. */

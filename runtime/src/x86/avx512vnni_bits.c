@@ -1,17 +1,6 @@
 /* One-bit codes: bits that differ are counted with VPOPCNTDQ, 32 products of 16 channels in three instructions. */
 #ifdef QXR_EMULATE
-#define SIMDE_ENABLE_NATIVE_ALIASES
-#include <simde/x86/avx512/add.h>
-#include <simde/x86/avx512/cvts.h>
-#include <simde/x86/avx512/dpwssd.h>
-#include <simde/x86/avx512/load.h>
-#include <simde/x86/avx512/loadu.h>
-#include <simde/x86/avx512/popcnt.h>
-#include <simde/x86/avx512/set1.h>
-#include <simde/x86/avx512/storeu.h>
-#include <simde/x86/avx512/ternarylogic.h>
-#include <simde/x86/avx512/test.h>
-#include <simde/x86/avx512/xor.h>
+#include "emulate_avx512.h"
 #else
 #include <immintrin.h>
 #endif

@@ -62,7 +62,7 @@ def compile_objects(folder: Path) -> list[Path]:
     objects = []
     for source in sorted(sources):
         objects.append(folder / f"{source.parent.name}-{source.stem}.o")
-        flags = ["-std=c11", "-O3", "-fno-pie", *machine_flags(source), *_include(), "-c"]
+        flags = ["-std=c11", "-O3", "-fno-pie", "-mno-outline-atomics", *machine_flags(source), *_include(), "-c"]
         done = run([COMPILER, *flags, source, "-o", objects[-1]])
         assert done.returncode == 0, done.stderr
     return objects

@@ -318,10 +318,13 @@ def document(found: list[Measured]) -> str:
         )
     sections = [
         ("### Speed: qexport in milliseconds, the others as multiples of its time", speed_table(found)),
-        ("### The ONNX files in ONNX Runtime, one image, one thread", onnx_table(found)),
-        ("### Load time and memory, one image, one thread", memory_table(found)),
-        ("### Where the time goes", layer_table(single_images(found)[0])),
     ]
+    if singles := single_images(found):
+        sections += [
+            ("### The ONNX files in ONNX Runtime, one image, one thread", onnx_table(found)),
+            ("### Load time and memory, one image, one thread", memory_table(found)),
+            ("### Where the time goes", layer_table(singles[0])),
+        ]
     if any(m.size[1] == 2 for m in found):
         sections.append(("### Two threads: how many times as fast as one", thread_table(found)))
     else:
@@ -362,7 +365,9 @@ def main(
 ) -> None:
     """Measure and print the tables."""
     if reports:
-        found = [Measured(**entry) for file in reports for entry in json.loads(file.read_text())]
+        entries = [Measured(**entry) for file in reports for entry in json.loads(file.read_text())]
+        titles = [m.title for m in entries]
+        found = sorted(entries, key=lambda m: (titles.index(m.title), m.size))
     else:
         sizes = [(b, t) for b, t in SIZES if b in (batches or (1, 8)) and t in (counts or (1, 2))]
         with tempfile.TemporaryDirectory() as scratch:

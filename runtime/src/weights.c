@@ -18,32 +18,41 @@ qxr_weights qxr_weights_of(const qxr_model *model, uint32_t index)
     return w;
 }
 
-/* Each digit from quotients that do not wait for each other. */
-static void five_digits(uint32_t byte, int32_t codes[5])
+enum { DIGITS = 5, BYTES = 64 /* of digits at a time */ };
+
+/* digits[j][i]: digit j of byte i. Products and shifts in 16 bits give the quotients of every byte; compilers make
+ * vectors of them. */
+static void read_digits(const uint8_t *bytes, uint32_t count, uint8_t digits[DIGITS][BYTES])
 {
-    const uint32_t by_3 = byte / 3u, by_9 = byte / 9u, by_27 = byte / 27u, by_81 = byte / 81u;
-    codes[0] = (int32_t)(byte - 3u * by_3);
-    codes[1] = (int32_t)(by_3 - 3u * by_9);
-    codes[2] = (int32_t)(by_9 - 3u * by_27);
-    codes[3] = (int32_t)(by_27 - 3u * by_81);
-    codes[4] = (int32_t)(by_81 % 3u);
+    for (uint32_t i = 0; i < count; i++) {
+        const uint16_t byte = bytes[i], by_3 = (uint16_t)(byte * 171u) >> 9, by_9 = (uint16_t)(byte * 57u) >> 9;
+        const uint16_t by_27 = (uint16_t)(byte * 19u) >> 9, by_81 = (uint16_t)(byte * 203u) >> 14;
+        digits[0][i] = (uint8_t)(byte - 3u * by_3);
+        digits[1][i] = (uint8_t)(by_3 - 3u * by_9);
+        digits[2][i] = (uint8_t)(by_9 - 3u * by_27);
+        digits[3][i] = (uint8_t)(by_27 - 3u * by_81);
+        digits[4][i] = by_81 < 3u ? (uint8_t)by_81 : 0u;
+    }
 }
 
 static void base3_codes(const uint8_t *row, uint64_t first, uint32_t count, int32_t *codes)
 {
-    const uint8_t *next = row + first / 5u;
-    uint32_t skip = (uint32_t)(first % 5u), done = 0;
+    const uint8_t *next = row + first / DIGITS;
+    uint32_t digit = (uint32_t)(first % DIGITS), done = 0;
     while (done < count) {
-        if (skip == 0 && count - done >= 5u) {
-            five_digits(*next++, codes + done);
-            done += 5u;
-            continue;
+        const uint32_t needed = (digit + count - done - 1u) / DIGITS + 1u, bytes = needed < BYTES ? needed : BYTES;
+        uint8_t digits[DIGITS][BYTES];
+        read_digits(next, bytes, digits);
+        next += bytes;
+        for (uint32_t i = 0; i < bytes; i++, digit = 0) {
+            if (digit == 0u && count - done >= DIGITS) {
+                for (uint32_t j = 0; j < DIGITS; j++)
+                    codes[done++] = digits[j][i];
+                continue;
+            }
+            while (digit < DIGITS && done < count)
+                codes[done++] = digits[digit++][i];
         }
-        int32_t digits[5];
-        five_digits(*next++, digits);
-        while (skip < 5u && done < count)
-            codes[done++] = digits[skip++];
-        skip = 0;
     }
 }
 
